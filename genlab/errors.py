@@ -1,0 +1,53 @@
+"""What can go wrong, as one line that names the thing and the way out.
+
+The command line prints the message of a :class:`GenlabError` without a traceback and exits with its
+``exit_code``: 2 where the input is at fault, 1 where a run failed on its way.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GenlabError(Exception):
+    """Base of every error that genlab raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(GenlabError):
+    """An unknown name or key, a wrong type, a value out of range."""
+
+    exit_code = 2
+
+
+class DataError(GenlabError):
+    """A dataset that can't be had, is corrupt, or doesn't fit the model."""
+
+    exit_code = 2
+
+
+class CheckpointError(GenlabError):
+    """A run folder or checkpoint that is absent, broken or refused."""
+
+    exit_code = 2
+
+
+class TrainingError(GenlabError):
+    """Training broke off: a non-finite loss, no memory, no room on the disk."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the closest of ``known``, otherwise the list of them.
+
+    >>> did_you_mean("relnvp", ["realnvp", "vae"])
+    "; did you mean 'realnvp'?"
+    >>> did_you_mean("zzz", ["realnvp", "vae"])
+    '; known: realnvp, vae'
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known: {', '.join(known) or 'none'}"

@@ -1,0 +1,108 @@
+"""The words that every part of genlab shares: batches, updates, stages, and what a model can do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from torch import Generator, Tensor
+from torch.nn import Parameter
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The shape of one image, known before any image is loaded.
+
+    ``num_classes`` is ``None`` for a set without labels.
+    """
+
+    channels: int
+    height: int
+    width: int
+    num_classes: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)``."""
+        return (self.channels, self.height, self.width)
+
+    @property
+    def dim(self) -> int:
+        """Number of dimensions ``C * H * W``: what bits *per dimension* divides by."""
+        return self.channels * self.height * self.width
+
+    def __str__(self) -> str:
+        colour = {1: "grey", 3: "RGB"}.get(self.channels, f"{self.channels}-channel")
+        return f"{self.height}x{self.width} {colour}"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images ``x``: uint8 ``(B, C, H, W)`` on the device; labels ``y``: int64 ``(B,)`` or ``None``."""
+
+    x: Tensor
+    y: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimizer step that a model asks for: ``loss`` for the parameters of ``group``.
+
+    ``logs`` are detached scalars on the device by the names that TensorBoard shows.
+    """
+
+    group: str
+    loss: Tensor
+    logs: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A phase of training and the parameter groups it moves; all others are frozen."""
+
+    name: str
+    groups: Mapping[str, list[Parameter]]
+
+
+LikelihoodKind = Literal["exact", "unbiased", "bound"]
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """A model that draws images."""
+
+    def sample(
+        self, n: int, y: Tensor | None = None, generator: Generator | None = None
+    ) -> Tensor:
+        """``n`` images, uint8 ``(n, C, H, W)``, of classes ``y`` where the model is conditional."""
+        ...
+
+
+@runtime_checkable
+class HasLikelihood(Protocol):
+    """A model that scores images; ``likelihood`` says what the score is of log p(x)."""
+
+    likelihood: LikelihoodKind
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Nats per image ``(B,)`` of uint8 ``x`` on the 256-level scale."""
+        ...
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """A model that maps an image to its code and back."""
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Uint8 ``(B, C, H, W)``."""
+        ...
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """A model with a code for every image."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        """``(B, D)``."""
+        ...
