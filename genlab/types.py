@@ -72,9 +72,7 @@ LikelihoodKind = Literal["exact", "unbiased", "bound"]
 class Samples(Protocol):
     """A model that draws images."""
 
-    def sample(
-        self, n: int, y: Tensor | None = None, generator: Generator | None = None
-    ) -> Tensor:
+    def sample(self, n: int, y: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         """``n`` images, uint8 ``(n, C, H, W)``, of classes ``y`` where the model is conditional."""
         ...
 

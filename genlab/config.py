@@ -1,0 +1,136 @@
+"""Composed YAML -> checked, frozen dataclasses.
+
+A class that takes settings has a ``Config`` made by :func:`config`: field types and ranges (as
+``typing.Annotated`` bounds) are the whole declaration. :func:`parse` fills one from a mapping, with the
+strictness of JSON (no ``"3"`` for 3, no ``true`` for 1), and turns what doesn't fit into one line that names
+the key, what it got and what it takes.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, dataclass_transform
+
+import pydantic
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic_core import ErrorDetails
+
+from genlab.errors import ConfigError, did_you_mean
+
+T = TypeVar("T")
+
+Count = Annotated[int, Ge(1)]
+"""A whole number of at least 1."""
+Index = Annotated[int, Ge(0)]
+"""A whole number of at least 0."""
+Positive = Annotated[float, Gt(0)]
+"""A number above 0."""
+NonNegative = Annotated[float, Ge(0)]
+"""A number of at least 0."""
+Fraction = Annotated[float, Ge(0), Le(1)]
+"""A number from 0 to 1."""
+ProperFraction = Annotated[float, Ge(0), Lt(1)]
+"""A number from 0 to below 1."""
+Seed = Annotated[int, Ge(0), Lt(2**63)]
+"""A seed of a random number generator."""
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def config(cls: type[T]) -> type[T]:
+    """Make ``cls`` a frozen dataclass whose field types and ranges are enforced.
+
+    >>> @config
+    ... class Config:
+    ...     num_flows: Count = 8
+    >>> Config(num_flows=4)
+    Config(num_flows=4)
+    """
+    settings = pydantic.ConfigDict(extra="forbid", strict=True, validate_default=True)
+    return pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=settings)(cls)
+
+
+def parse(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """An instance of ``cls`` from plain values, ``where`` naming their place in the whole (``"model"``).
+
+    Raises:
+        ConfigError: an unknown or missing key, a wrong type, a value out of range.
+
+    >>> @config
+    ... class Config:
+    ...     num_flows: Count = 8
+    >>> parse(Config, {"num_flow": 4}, "model")
+    Traceback (most recent call last):
+    genlab.errors.ConfigError: unknown key 'model.num_flow'; did you mean 'num_flows'?
+    >>> parse(Config, {"num_flows": "many"}, "model")
+    Traceback (most recent call last):
+    genlab.errors.ConfigError: model.num_flows='many': input should be a valid integer
+    """
+    try:
+        return _adapter(cls).validate_json(json.dumps(values), strict=True)
+    except pydantic.ValidationError as error:
+        details = error.errors(include_url=False)
+        more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+        raise ConfigError(_explain(cls, details[0], values, where) + more) from None
+
+
+@functools.cache
+def _adapter(cls: type[T]) -> pydantic.TypeAdapter[T]:
+    return pydantic.TypeAdapter(cls)
+
+
+def _explain(cls: type, detail: ErrorDetails, values: Mapping[str, Any], where: str) -> str:
+    """One line for one thing that doesn't fit."""
+    keys = [where] if where else []
+    parent: Any = cls
+    node, here = parent, values
+    for part in detail["loc"]:
+        if part != detail["loc"][-1] and not _holds(here, part):
+            node = _member(node, str(part))  # the tag of a union, which is no key of the user's
+            continue
+        keys.append(str(part))
+        parent, node = node, _fields(node).get(str(part))
+        here = here[part] if _holds(here, part) else here
+    path = ".".join(keys)
+    match detail["type"]:
+        case "unexpected_keyword_argument":
+            return f"unknown key '{path}'{did_you_mean(keys[-1], _fields(parent))}"
+        case "missing" | "missing_argument" | "missing_keyword_only_argument":
+            return f"key '{path}' is missing"
+        case "union_tag_invalid":
+            tags = [tag.strip("' ") for tag in detail["ctx"]["expected_tags"].split(",")]
+            key = detail["ctx"]["discriminator"].strip("'")
+            return f"unknown {path}.{key} '{detail['ctx']['tag']}'{did_you_mean(detail['ctx']['tag'], tags)}"
+        case "value_error":
+            return f"{path}: {detail['ctx']['error']}" if path else str(detail["ctx"]["error"])
+    return f"{path}={detail['input']!r}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+def _holds(values: Any, key: str | int) -> bool:
+    if isinstance(values, list):
+        return isinstance(key, int) and key < len(values)
+    return isinstance(values, Mapping) and key in values
+
+
+def _fields(node: Any) -> dict[str, Any]:
+    """Field name -> type of a config class; empty for anything else."""
+    fields = getattr(node, "__pydantic_fields__", {})
+    return {name: field.annotation for name, field in fields.items()}
+
+
+def _member(union: Any, tag: str) -> Any:
+    """The member of a union of config classes that carries ``tag`` in one of its literals."""
+    for member in typing.get_args(union):
+        if any(tag in typing.get_args(hint) for hint in _fields(member).values()):
+            return member
+    return None
+
+
+def conf_dir() -> Path:
+    """The folder of genlab's own YAML groups: inside the wheel, or beside the package in a checkout."""
+    package = Path(__file__).parent
+    packaged = package / "conf"
+    return packaged if packaged.is_dir() else package.parent / "conf"

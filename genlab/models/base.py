@@ -1,0 +1,50 @@
+"""What every model is: parameters in groups, updates by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from genlab.types import Batch, DataSpec, Stage, Update
+
+
+class Model(nn.Module):
+    """A generative model of images of one :class:`~genlab.types.DataSpec`.
+
+    A subclass registers a name, has a ``Config`` beside it, is built as ``cls(config, spec)``, and yields
+    its losses from :meth:`updates`. What else it offers (``sample``, ``log_prob``, ``reconstruct``,
+    ``encode``: the protocols of :mod:`genlab.types`) decides what can be measured of it.
+    """
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def stages(self) -> Sequence[Stage]:
+        """The phases of training in order; by default one, ``"train"``, of one group, ``"model"``."""
+        return [Stage("train", {"model": list(self.parameters())})]
+
+    def updates(self, batch: Batch, stage: str, step: int) -> Iterator[Update]:
+        """The optimizer steps of one iteration, one :class:`~genlab.types.Update` each.
+
+        The trainer steps the group of each update before it asks for the next, so that a later loss sees
+        the earlier step. ``step`` counts iterations from 0.
+        """
+        raise NotImplementedError
+
+    def validate(self, batch: Batch, stage: str) -> Mapping[str, Tensor]:
+        """The loss terms on held-out data; by default the logs of :meth:`updates`, without a step."""
+        logs: dict[str, Tensor] = {}
+        with torch.no_grad():
+            for update in self.updates(batch, stage, step=0):
+                logs.update(update.logs)
+        return logs
+
+    def initialize(self, batch: Batch) -> None:
+        """Set what depends on data (ActNorm, say) from the first batch; called once, before training."""
+
+    def compiled(self) -> Sequence[nn.Module]:
+        """The modules whose ``forward`` holds the arithmetic, for ``hardware.compile``."""
+        return [self]

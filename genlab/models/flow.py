@@ -1,0 +1,110 @@
+"""Normalising flows on pixels: exact likelihood through a bijection and a standard normal base."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Generator, Tensor
+
+from genlab import likelihood
+from genlab.errors import ConfigError
+from genlab.models.base import Model
+from genlab.nets.bijections import Bijection
+from genlab.types import Batch, DataSpec, LikelihoodKind, Update
+
+
+class Flow(Model):
+    """``p(x) = N(f(logit(x)); 0, I) |det df/dx|`` of uniformly dequantised images.
+
+    Args:
+        spec: shape of the images.
+        bijection: ``f``, from ``(B, C, H, W)`` on the real line to the base space.
+        alpha: of the logit map, see :func:`genlab.likelihood.logit`.
+
+    References:
+        Dinh et al. 2017, "Density estimation using Real NVP", eq. 2.
+    """
+
+    likelihood: LikelihoodKind = "exact"
+
+    def __init__(self, spec: DataSpec, bijection: Bijection, alpha: float) -> None:
+        super().__init__(spec)
+        self.bijection, self.alpha = bijection, alpha
+        with torch.no_grad():
+            origin, _ = bijection(torch.zeros(1, *spec.shape))
+        self.latent_shape = origin.shape[1:]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Code and log-density of dequantised ``x`` in [0, 1).
+
+        Returns:
+            ``z`` of the base space, and the terms of the log-density in nats per image ``(B,)``:
+            ``log_prior`` of ``z``, and ``log_det`` of everything from the 256 levels to ``z``.
+        """
+        y, log_det_logit = likelihood.logit(x, self.alpha)
+        z, log_det = self.bijection(y)
+        log_prior = (-0.5 * (z.square() + math.log(2 * math.pi))).flatten(1).sum(1)
+        log_det = likelihood.to_levels(log_det_logit + log_det, self.spec.dim)
+        return z, {"log_prior": log_prior, "log_det": log_det}
+
+    def updates(self, batch: Batch, stage: str, step: int) -> Iterator[Update]:
+        """One: the negative log-likelihood in nats per image."""
+        _, terms = self(likelihood.dequantise(batch.x))
+        means = {name: term.mean() for name, term in terms.items()}
+        loss = -(means["log_prior"] + means["log_det"])
+        yield Update("model", loss, self._logs(loss, means))
+
+    def _logs(self, loss: Tensor, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        bits = likelihood.bits_per_dim(-loss.detach(), self.spec.dim)
+        terms = {name: mean.detach() for name, mean in means.items()}
+        return {"loss": loss.detach(), "bits_per_dim": bits, **terms}
+
+    @torch.no_grad()
+    def initialize(self, batch: Batch) -> None:
+        """Normalise each ActNorm on the first batch."""
+        y, _ = likelihood.logit(likelihood.dequantise(batch.x), self.alpha)
+        self.bijection.initialize(y)
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Nats per image ``(B,)``: exact for the dequantised image, with fresh noise at each call."""
+        _, terms = self(likelihood.dequantise(x))
+        return terms["log_prior"] + terms["log_det"]
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        y: Tensor | None = None,
+        generator: Generator | None = None,
+        *,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Images ``(n, C, H, W)``; ``temperature`` scales the standard deviation of the base.
+
+        Raises:
+            ConfigError: labels were given; this model has none.
+        """
+        if y is not None:
+            raise ConfigError("this flow is unconditional: it takes no labels")
+        device = next(self.parameters()).device
+        z = torch.randn(n, *self.latent_shape, device=device, generator=generator)
+        return self.decode(temperature * z)
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """Codes of the base space -> uint8 images."""
+        pixels = likelihood.sigmoid(self.bijection.inverse(z), self.alpha)
+        return likelihood.quantise(pixels)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes ``(B, D)`` of the middle of each pixel's level."""
+        z, _ = self(likelihood.centre(x))
+        return z.flatten(1)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """``x`` through the flow and back: the same images where the inverse is accurate."""
+        return self.decode(self.encode(x).unflatten(1, self.latent_shape))
