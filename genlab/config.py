@@ -8,15 +8,15 @@ the key, what it got and what it takes.
 
 from __future__ import annotations
 
-import functools
 import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
 import pydantic
 from annotated_types import Ge, Gt, Le, Lt
+from omegaconf import OmegaConf
 from pydantic_core import ErrorDetails
 
 from genlab.errors import ConfigError, did_you_mean
@@ -50,7 +50,9 @@ def config(cls: type[T]) -> type[T]:
     Config(num_flows=4)
     """
     settings = pydantic.ConfigDict(extra="forbid", strict=True, validate_default=True)
-    return pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=settings)(cls)
+    make = pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=settings)
+    made: type[T] = make(cls)  # type: ignore[assignment]
+    return made
 
 
 def parse(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
@@ -70,23 +72,20 @@ def parse(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     genlab.errors.ConfigError: model.num_flows='many': input should be a valid integer
     """
     try:
-        return _adapter(cls).validate_json(json.dumps(values), strict=True)
+        made: T = pydantic.TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
+        return made
     except pydantic.ValidationError as error:
         details = error.errors(include_url=False)
         more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
         raise ConfigError(_explain(cls, details[0], values, where) + more) from None
 
 
-@functools.cache
-def _adapter(cls: type[T]) -> pydantic.TypeAdapter[T]:
-    return pydantic.TypeAdapter(cls)
-
-
 def _explain(cls: type, detail: ErrorDetails, values: Mapping[str, Any], where: str) -> str:
     """One line for one thing that doesn't fit."""
     keys = [where] if where else []
     parent: Any = cls
-    node, here = parent, values
+    node: Any = cls
+    here: Any = values
     for part in detail["loc"]:
         if part != detail["loc"][-1] and not _holds(here, part):
             node = _member(node, str(part))  # the tag of a union, which is no key of the user's
@@ -134,3 +133,26 @@ def conf_dir() -> Path:
     package = Path(__file__).parent
     packaged = package / "conf"
     return packaged if packaged.is_dir() else package.parent / "conf"
+
+
+def option_files(group: str, folders: Iterable[Path]) -> dict[str, Path]:
+    """The YAML files of a group by name, a file in an earlier folder hiding one of its name in a later."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted((folder / group).glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return dict(sorted(found.items()))
+
+
+def load_option(group: str, name: str, folders: Iterable[Path]) -> dict[str, Any]:
+    """The plain values of ``group/name.yaml``, for a set that is named in another setting.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    files = option_files(group, folders)
+    if name not in files:
+        raise ConfigError(f"unknown {group} '{name}'{did_you_mean(name, files)}")
+    values = OmegaConf.to_container(OmegaConf.load(files[name]))
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}

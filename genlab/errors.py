@@ -7,6 +7,7 @@ The command line prints the message of a :class:`GenlabError` without a tracebac
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -51,3 +52,36 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(known) or 'none'}"
+
+
+def explain(error: Exception) -> GenlabError:
+    """``error`` as a :class:`GenlabError`: itself, or what is known of its kind, or its type and message."""
+    if isinstance(error, GenlabError):
+        return error
+    if isinstance(error, OSError):
+        return _explain_os_error(error)
+    text = str(error)
+    starved = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if starved or "can't allocate memory" in text or "not enough memory" in text:
+        return TrainingError(
+            "out of memory; lower trainer.batch_size (evaluation.batch_size, batch_size for eval, sample) "
+            "or the size of the model; the last checkpoint is kept"
+        )
+    first = text.strip().splitlines()[0] if text.strip() else "no message"
+    return GenlabError(
+        f"unexpected {type(error).__name__}: {first} (error.txt in the run's folder, or "
+        "GENLAB_TRACEBACK=1, shows where)"
+    )
+
+
+def _explain_os_error(error: OSError) -> GenlabError:
+    where = f" {error.filename}" if error.filename else ""
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TrainingError(
+            f"no room to write{where}: {reason}; free some, or set output_dir to another disk; "
+            "the last checkpoint is kept"
+        )
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+        return ConfigError(f"can't write{where}: {reason}; set output_dir to a folder of yours")
+    return GenlabError(f"can't use{where}: {reason}")

@@ -49,12 +49,17 @@ class Batch:
 class Update:
     """One optimizer step that a model asks for: ``loss`` for the parameters of ``group``.
 
-    ``logs`` are detached scalars on the device by the names that TensorBoard shows.
+    ``logs`` are scalars on the device by the names that TensorBoard shows; the loss need not be among them.
     """
 
     group: str
     loss: Tensor
     logs: Mapping[str, Tensor]
+
+    def terms(self, alone: bool) -> dict[str, Tensor]:
+        """The logs and the loss, detached; the loss carries the group's name where it is not ``alone``."""
+        loss = {"loss" if alone else f"loss_{self.group}": self.loss}
+        return {name: term.detach() for name, term in {**loss, **self.logs}.items()}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What to watch during training, one file each; a callback looks, and never moves the training."""

@@ -18,6 +18,9 @@ class Model(nn.Module):
     ``encode``: the protocols of :mod:`genlab.types`) decides what can be measured of it.
     """
 
+    protocol: str = ""
+    """How its likelihood is obtained, in words; printed beside every number."""
+
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
         self.spec = spec
@@ -35,12 +38,13 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def validate(self, batch: Batch, stage: str) -> Mapping[str, Tensor]:
-        """The loss terms on held-out data; by default the logs of :meth:`updates`, without a step."""
-        logs: dict[str, Tensor] = {}
+        """The loss terms on held-out data; by default those of :meth:`updates`, without a step."""
+        groups = next(s.groups for s in self.stages() if s.name == stage)
+        terms: dict[str, Tensor] = {}
         with torch.no_grad():
             for update in self.updates(batch, stage, step=0):
-                logs.update(update.logs)
-        return logs
+                terms.update(update.terms(alone=len(groups) == 1))
+        return terms
 
     def initialize(self, batch: Batch) -> None:
         """Set what depends on data (ActNorm, say) from the first batch; called once, before training."""

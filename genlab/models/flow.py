@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Generator, Tensor
@@ -32,6 +32,7 @@ class Flow(Model):
     def __init__(self, spec: DataSpec, bijection: Bijection, alpha: float) -> None:
         super().__init__(spec)
         self.bijection, self.alpha = bijection, alpha
+        self.protocol = f"uniform dequantisation, (x + u) / 256, logit with alpha={alpha:g}"
         with torch.no_grad():
             origin, _ = bijection(torch.zeros(1, *spec.shape))
         self.latent_shape = origin.shape[1:]
@@ -52,14 +53,10 @@ class Flow(Model):
     def updates(self, batch: Batch, stage: str, step: int) -> Iterator[Update]:
         """One: the negative log-likelihood in nats per image."""
         _, terms = self(likelihood.dequantise(batch.x))
-        means = {name: term.mean() for name, term in terms.items()}
-        loss = -(means["log_prior"] + means["log_det"])
-        yield Update("model", loss, self._logs(loss, means))
-
-    def _logs(self, loss: Tensor, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        bits = likelihood.bits_per_dim(-loss.detach(), self.spec.dim)
-        terms = {name: mean.detach() for name, mean in means.items()}
-        return {"loss": loss.detach(), "bits_per_dim": bits, **terms}
+        logs = {name: term.mean() for name, term in terms.items()}
+        loss = -(logs["log_prior"] + logs["log_det"])
+        logs["bits_per_dim"] = likelihood.bits_per_dim(-loss, self.spec.dim)
+        yield Update("model", loss, logs)
 
     @torch.no_grad()
     def initialize(self, batch: Batch) -> None:
@@ -70,7 +67,8 @@ class Flow(Model):
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Nats per image ``(B,)``: exact for the dequantised image, with fresh noise at each call."""
         _, terms = self(likelihood.dequantise(x))
-        return terms["log_prior"] + terms["log_det"]
+        log_prob: Tensor = terms["log_prior"] + terms["log_det"]
+        return log_prob
 
     @torch.no_grad()
     def sample(
@@ -101,10 +99,11 @@ class Flow(Model):
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Codes ``(B, D)`` of the middle of each pixel's level."""
-        z, _ = self(likelihood.centre(x))
+        z: Tensor = self(likelihood.centre(x))[0]
         return z.flatten(1)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
         """``x`` through the flow and back: the same images where the inverse is accurate."""
-        return self.decode(self.encode(x).unflatten(1, self.latent_shape))
+        z, _ = self(likelihood.centre(x))
+        return self.decode(z)

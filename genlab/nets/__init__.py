@@ -1,0 +1,1 @@
+"""Networks and bijections that know nothing of any model."""

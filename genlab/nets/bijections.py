@@ -95,7 +95,7 @@ class Flatten(Bijection):
 
     def inverse(self, y: Tensor) -> Tensor:
         """Vectors to images."""
-        return y.unflatten(1, self.shape)
+        return y.view(-1, *self.shape)
 
 
 class Squeeze(Bijection):

@@ -1,0 +1,125 @@
+"""From checked settings to the parts of a run: model, data, callbacks, evaluation, weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from genlab import checkpoint
+from genlab.callbacks.base import Callback
+from genlab.config import load_option, parse
+from genlab.data import DatasetConfig, Images, data_spec, ensure_available, load_images
+from genlab.data.device import DeviceDataset, Splits, hold_out
+from genlab.errors import CheckpointError, ConfigError, DataError
+from genlab.hardware import Hardware
+from genlab.metrics.base import Evaluation
+from genlab.models.base import Model
+from genlab.registry import CALLBACKS, EVALUATIONS, MODELS, Registry
+from genlab.run_folder import RunFolder
+from genlab.trainer import load_weights
+from genlab.types import DataSpec
+
+Weights = Literal["best", "last"]
+
+
+def _component(registry: Registry[type[Any]], values: Mapping[str, Any], where: str) -> tuple[Any, Any]:
+    """The registered class that ``values`` name, and its checked configuration."""
+    if not isinstance(values.get("name"), str):
+        raise ConfigError(f"key '{where}.name' is missing; known: {', '.join(registry.names())}")
+    cls = registry[values["name"]]
+    return cls, parse(cls.Config, values, where)
+
+
+def model_builder(values: Mapping[str, Any]) -> partial[Model]:
+    """The model's class, checked and bound to its configuration; called with the shape of the images."""
+    cls, settings = _component(MODELS, values, "model")
+    build: partial[Model] = partial(cls, settings)
+    return build
+
+
+def build_callbacks(values: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Callback]:
+    """The callbacks by name; those set to ``null`` are left out."""
+    active = {name: options for name, options in values.items() if options is not None}
+    return {
+        name: CALLBACKS[name](parse(CALLBACKS[name].Config, options, f"callbacks.{name}"))
+        for name, options in active.items()
+    }
+
+
+def build_evaluation(values: Mapping[str, Any] | None, model: Callable[..., Model]) -> Evaluation | None:
+    """The evaluation, checked against the class of the model; ``None`` where none is wanted."""
+    if values is None:
+        return None
+    cls, settings = _component(EVALUATIONS, values, "evaluation")
+    evaluation: Evaluation = cls(settings)
+    assert isinstance(model, type)
+    evaluation.check(model)
+    return evaluation
+
+
+def fetch_sets(
+    dataset: DatasetConfig, evaluation: Evaluation | None, conf: Sequence[Path], spec: DataSpec
+) -> dict[str, DatasetConfig]:
+    """Have every set at hand before any work: the model's own, and those that the evaluation names."""
+    names = [] if evaluation is None else evaluation.datasets()
+    resize = bool(getattr(getattr(evaluation, "config", None), "resize", False))
+    others = {}
+    for name in names:
+        other = parse(DatasetConfig, load_option("dataset", name, conf), f"dataset {name}")
+        others[name] = _fitted(other, spec, resize)
+    ensure_available(dataset)
+    for other in others.values():
+        ensure_available(other, splits=("test",))
+    return others
+
+
+def _fitted(dataset: DatasetConfig, spec: DataSpec, resize: bool) -> DatasetConfig:
+    """``dataset`` with images of the model's shape: made so, brought to it, or refused."""
+    if dataset.format.kind in ("noise", "constant"):
+        shape = {"channels": spec.channels, "height": spec.height, "width": spec.width}
+        return replace(dataset, format=replace(dataset.format, **shape))  # type: ignore[arg-type]
+    if resize:
+        dataset = replace(dataset, image_size=spec.height, grayscale=spec.channels == 1)
+    other = data_spec(dataset)
+    if other.shape != spec.shape:
+        hint = "" if resize else "; evaluation.resize=true brings them to the model's"
+        raise DataError(f"dataset {dataset.name} has {other} images and the model takes {spec}{hint}")
+    return dataset
+
+
+def load_splits(dataset: DatasetConfig, device: Hardware) -> Splits:
+    """The training, validation and test images, on the device where they fit."""
+    images = load_images(dataset, "train")
+    train, val = hold_out(len(images.images), dataset.num_val, dataset.split_seed)
+    return Splits(
+        on_device(images.take(train), device),
+        on_device(images.take(val), device),
+        on_device(load_images(dataset, "test"), device),
+    )
+
+
+def on_device(images: Images, device: Hardware) -> DeviceDataset:
+    """``images`` where ``device`` can gather batches of them."""
+    where = device.data_device(images.images.nbytes)
+    return DeviceDataset(images.images, images.labels, device.device, where)
+
+
+def load_run(model: Model, folder: RunFolder, weights: Weights) -> int:
+    """Fill ``model`` with the weights of a run, averaged ones where it has them; returns their step.
+
+    Raises:
+        CheckpointError: nothing was saved yet, or nothing can be read.
+    """
+    paths = [folder.last, folder.previous] if weights == "last" else [folder.best, folder.last, folder.previous]
+    present = [path for path in paths if path.exists()]
+    if not present:
+        raise CheckpointError(
+            f"{folder.path} has no checkpoint yet; continue it with: genlab train resume={folder.path}"
+        )
+    state = checkpoint.load_latest(present)
+    load_weights(model, state["ema"] or state["model"])
+    step: int = state["step"]
+    return step

@@ -1,0 +1,52 @@
+"""What a callback sees and may do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from genlab.data.device import Splits
+from genlab.logger import RunLogger
+from genlab.models.base import Model
+from genlab.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A moment of training. ``model`` carries the averaged weights where there are any, in ``eval()``."""
+
+    model: Model
+    data: Splits
+    folder: RunFolder
+    logger: RunLogger
+    stage: str
+    epoch: int
+    step: int
+    metrics: Mapping[str, float]
+    """The newest numbers by name, ``val/loss`` for instance."""
+
+
+class Callback:
+    """Called at the end of epochs; random state is set aside and put back around every call."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def on_epoch_end(self, snapshot: Snapshot) -> None:
+        """After the validation of an epoch; ``snapshot.epoch`` counts from 1."""
+
+    def on_train_end(self, snapshot: Snapshot) -> None:
+        """After the last epoch."""
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether training is to end after this epoch."""
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values to keep in the checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`state_dict` gave."""

@@ -1,0 +1,126 @@
+"""Checkpoints that a crash can't break and a stranger can't arm.
+
+A checkpoint is what ``torch.save`` writes, a zip archive, whose comment holds the SHA-256 of all bytes before
+it: one file, renamed into place at once, that ``torch.load`` still reads. It holds tensors and plain values
+only, and is loaded with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import pickle
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genlab.errors import CheckpointError
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+_LABEL = b"genlab sha256 "
+_COMMENT_SIZE = len(_LABEL) + 64
+
+
+def write_atomic(path: Path, data: bytes, keep: Path | None = None) -> None:
+    """Put ``data`` at ``path``: written beside it, forced to disk, renamed; the old file moves to ``keep``."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            path.replace(keep)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return  # elsewhere a folder can't be opened
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save(path: Path, state: Mapping[str, Any], keep: Path | None = None) -> None:
+    """Write ``state`` (tensors and plain values) to ``path``; the checkpoint before it moves to ``keep``."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    # The archive ends with the length of its comment, which torch leaves at zero.
+    body = buffer.getvalue()[:-2] + struct.pack("<H", _COMMENT_SIZE)
+    digest = hashlib.sha256(body).hexdigest().encode()
+    write_atomic(path, body + _LABEL + digest, keep)
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read one checkpoint, verified.
+
+    Raises:
+        CheckpointError: it is not there, cut short, altered, of another format, or holds anything but
+            tensors and plain values.
+    """
+    data = _verified(path)
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    except pickle.UnpicklingError:
+        raise RefusedCheckpointError(
+            f"checkpoint {path} is refused: it holds objects other than tensors and plain values, "
+            "which could run code when loaded"
+        ) from None
+    except (RuntimeError, ValueError, KeyError, EOFError) as error:
+        raise CheckpointError(f"checkpoint {path} can't be read: {error}") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(f"checkpoint {path} is not of format {FORMAT}, which this version reads")
+    return state
+
+
+class RefusedCheckpointError(CheckpointError):
+    """A checkpoint that tries to do more than hold values: no accident, so there is no falling back."""
+
+
+def load_latest(paths: list[Path], device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The first of ``paths`` that can be read; a broken one is named in a warning.
+
+    Raises:
+        CheckpointError: none can be read, or one tries to execute code.
+    """
+    problems = []
+    for path in paths:
+        try:
+            state = load(path, device)
+        except RefusedCheckpointError:
+            raise
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            log.warning("%s; falling back to %s", problem, path.name)
+        return state
+    raise CheckpointError("; ".join(problems))
+
+
+def _verified(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(f"checkpoint {path} is not there") from None
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path} can't be read: {error.strerror}") from None
+    body, comment = data[:-_COMMENT_SIZE], data[-_COMMENT_SIZE:]
+    if not comment.startswith(_LABEL):
+        raise CheckpointError(f"checkpoint {path} is cut short or not genlab's")
+    if hashlib.sha256(body).hexdigest().encode() != comment[len(_LABEL) :]:
+        raise CheckpointError(f"checkpoint {path} has been altered: its checksum doesn't match")
+    return data

@@ -1,0 +1,265 @@
+"""``genlab train|eval|sample``: take the verb, hand the rest to Hydra, end errors in one line.
+
+Nothing here imports torch: help, completion and most typos are answered in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genlab import __version__
+from genlab.errors import CheckpointError, ConfigError, GenlabError, did_you_mean, explain
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+VERBS = {
+    "train": "train a model; `resume=<run>` continues one",
+    "eval": "measure a trained model: likelihood, out-of-distribution detection",
+    "sample": "draw images from a trained model",
+}
+_EXAMPLES = {
+    "train": "genlab train model=realnvp dataset=fashion_mnist trainer.epochs=5",
+    "eval": "genlab eval run=latest evaluation=ood evaluation.datasets=[mnist_10k,noise]",
+    "sample": "genlab sample run=latest n=25 seed=0 temperature=0.7",
+}
+_GROUPS = {
+    "train": ["model", "dataset", "trainer", "hardware", "callbacks", "evaluation", "experiment"],
+    "eval": ["evaluation", "hardware"],
+    "sample": ["hardware"],
+}
+_FROM_RUN = ("model", "dataset", "trainer", "hardware", "callbacks", "evaluation")
+
+
+def main() -> None:
+    """The console script."""
+    logging.raiseExceptions = False  # a full disk is reported once, by what failed, not by every log line
+    try:
+        _dispatch(sys.argv[1:])
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except Exception as error:
+        if os.environ.get("GENLAB_TRACEBACK"):
+            traceback.print_exc()
+        known = _translate(error)
+        _fail(str(known), known.exit_code)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"genlab: error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _dispatch(argv: list[str]) -> None:
+    if "-sc" in argv or "--shell-completion" in argv:
+        _complete(argv)
+        return
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview(_folders(argv)))
+        return
+    if argv[0] in ("-V", "--version"):
+        print(f"genlab {__version__}")
+        return
+    verb, arguments = argv[0], argv[1:]
+    if verb not in VERBS:
+        raise ConfigError(f"unknown verb '{verb}'{did_you_mean(verb, VERBS)}")
+    if "-h" in arguments or "--help" in arguments:
+        print(_verb_help(verb, _folders(arguments)))
+        return
+    _run(verb, arguments)
+
+
+# ------------------------------------------------------------------ Hydra
+
+
+def _run(verb: str, arguments: list[str]) -> None:
+    """Compose the configuration and run ``verb`` with it, once or for each job of a multirun."""
+    config_name, arguments = _from_run(verb, arguments)
+    # Hydra prints errors and exits by itself unless this is set; here they are raised, and end in one line.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = [sys.argv[0], *arguments]
+    import hydra
+
+    from genlab.config import conf_dir
+
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(_job)()
+
+
+def _from_run(verb: str, arguments: list[str]) -> tuple[str, list[str]]:
+    """Find the run that is named, and offer its saved configuration as the option ``from_run``."""
+    key = "resume" if verb == "train" else "run"
+    given = _value(arguments, key)
+    if given is None and verb == "train":
+        return verb, arguments
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from genlab.run_folder import find
+
+    folder = find(given or "latest", Path(_value(arguments, "output_dir") or "outputs"))
+    try:
+        saved = OmegaConf.to_container(OmegaConf.load(folder.config))
+    except (OmegaConfBaseException, ValueError, OSError) as error:
+        raise CheckpointError(f"{folder.config} can't be read: {error}") from None
+    if not isinstance(saved, dict) or not {"model", "dataset"} <= saved.keys():
+        raise CheckpointError(f"{folder.config} is no configuration of a run")
+    kept = ("run_name", "plugins") if verb != "train" else tuple(saved.keys() - set(_FROM_RUN))
+    store = ConfigStore.instance()
+    store.store("from_run", {name: saved[name] for name in kept if name in saved}, package="_global_")
+    for group in _FROM_RUN:
+        store.store("from_run", saved.get(group) or {}, group=group)
+    others = [a for a in arguments if not a.startswith((f"{key}=", "output_dir="))]
+    quoted = str(folder.path).replace("'", "\\'")
+    return ("resume" if verb == "train" else verb), [*others, f"{key}='{quoted}'"]
+
+
+def _value(arguments: Sequence[str], key: str) -> str | None:
+    """The value of the override ``key=value``, unquoted."""
+    values = [a.partition("=")[2].strip("'\"") for a in arguments if a.startswith(f"{key}=")]
+    return values[-1] if values else None
+
+
+def _job(config: DictConfig) -> float | None:
+    """One job: what Hydra calls with the composed configuration."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    conf = [Path(s.path) for s in hydra.runtime.config_sources if s.schema == "file"]
+    try:
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return _perform(hydra.job.name, values, folder, conf)
+    except Exception as error:
+        known = _translate(error)
+        if known is not error:
+            with contextlib.suppress(OSError):
+                (folder / "error.txt").write_text(traceback.format_exc())
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # nothing was written: leave no empty folder behind
+        if hydra.mode == RunMode.MULTIRUN:
+            logging.getLogger(__name__).error("job %s failed: %s", hydra.job.num, known)
+            raise known from None
+        _fail(str(known), known.exit_code)
+        return None
+
+
+def _perform(verb: str, values: Any, folder: Path, conf: list[Path]) -> float | None:
+    from genlab import verbs
+
+    perform = {"train": verbs.train, "eval": verbs.evaluate, "sample": verbs.sample}[verb]
+    metrics = perform(values, folder, conf)
+    # A sweeper that optimises takes one number: the validation loss.
+    return metrics.get("val/loss")
+
+
+def _translate(error: Exception) -> GenlabError:
+    """``error`` as one line, Hydra's and OmegaConf's included."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return ConfigError(_one_line(error))
+    return explain(error)
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
+    return " ".join(lines) or type(error).__name__
+
+
+# ------------------------------------------------------------------ help and completion
+
+
+def _folders(arguments: Sequence[str]) -> list[Path]:
+    """Where YAML groups are looked for: ``--config-dir`` first, then genlab's own."""
+    from genlab.config import conf_dir
+
+    own = [conf_dir()]
+    for i, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name in ("--config-dir", "-cd"):
+            value = value or (arguments[i + 1] if i + 1 < len(arguments) else "")
+            return [Path(value), *own]
+    return own
+
+
+def _options(group: str, folders: Sequence[Path]) -> list[tuple[str, str]]:
+    """Names of a group and the comment in the first line of each file."""
+    from genlab.config import option_files
+
+    described = []
+    for name, path in option_files(group, folders).items():
+        with path.open(encoding="utf-8") as file:
+            first = file.readline().strip()
+        described.append((name, first.removeprefix("#").strip() if first.startswith("#") else ""))
+    return described
+
+
+def _listing(title: str, entries: Sequence[tuple[str, str]]) -> str:
+    width = max((len(name) for name, _ in entries), default=0)
+    return "\n".join([f"{title}:", *(f"  {name:<{width}}  {text}".rstrip() for name, text in entries)])
+
+
+def _overview(folders: Sequence[Path]) -> str:
+    parts = [
+        "genlab runs experiments with deep generative models on small images.",
+        "usage: genlab VERB [key=value ...] [--multirun] [--cfg job] [--config-dir DIR]",
+        _listing("verbs", list(VERBS.items())),
+        _listing("models (model=...)", _options("model", folders)),
+        _listing("datasets (dataset=...)", _options("dataset", folders)),
+        _listing("experiments (experiment=...)", _options("experiment", folders)),
+        "Each verb explains itself: genlab train --help",
+    ]
+    return "\n\n".join(parts)
+
+
+def _verb_help(verb: str, folders: Sequence[Path]) -> str:
+    groups = [_listing(f"{group}=...", _options(group, folders)) for group in _GROUPS[verb]]
+    nested = [
+        _listing(f"{group}=...", _options(group, folders))
+        for group in ("model/net", "trainer/schedule")
+        if verb == "train"
+    ]
+    parts = [
+        f"genlab {verb}: {VERBS[verb]}",
+        f"example: {_EXAMPLES[verb]}",
+        *groups,
+        *nested,
+        _listing(
+            "and",
+            [
+                ("key=value", "any key of the configuration; a,b,c with -m runs one job for each"),
+                ("--cfg job", "print the composed configuration and stop"),
+                ("-m, --multirun", "a sweep"),
+                ("--config-dir DIR", "a folder of your own YAML groups"),
+                ("-sc install=bash", 'tab completion: eval "$(genlab -sc install=bash)"'),
+            ],
+        ),
+    ]
+    return "\n\n".join(parts)
+
+
+def _complete(argv: list[str]) -> None:
+    """Tab completion: the verbs by us, everything behind a verb by Hydra."""
+    import hydra
+
+    from genlab.config import conf_dir
+
+    program, _, line = os.environ.get("COMP_LINE", "").partition(" ")
+    verb, space, rest = line.lstrip().partition(" ")
+    if any("query=" in a for a in argv) and (not space or verb not in VERBS):
+        print(" ".join(VERBS))
+        return
+    os.environ["COMP_LINE"] = f"{program} {rest}"
+    sys.argv = [sys.argv[0], *argv]
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb or "train")(_job)()

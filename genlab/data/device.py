@@ -1,0 +1,98 @@
+"""Datasets that live on the device: an epoch is a permutation, a batch one gather."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genlab.errors import ConfigError
+from genlab.types import Batch, DataSpec
+
+
+class DeviceDataset:
+    """Images held as uint8, on the device where they fit.
+
+    Args:
+        images: uint8 ``(N, C, H, W)`` on the CPU.
+        labels: int64 ``(N,)`` or ``None``.
+        device: where batches are wanted.
+        data_device: where the images are held; batches are copied to ``device`` where that is another.
+    """
+
+    def __init__(
+        self, images: Tensor, labels: Tensor | None, device: torch.device, data_device: torch.device
+    ) -> None:
+        self.device = device
+        self.images = _place(images, device, data_device)
+        self.labels = None if labels is None else _place(labels, device, data_device)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def spec(self) -> DataSpec:
+        """The shape of one image."""
+        channels, height, width = self.images.shape[1:]
+        classes = None if self.labels is None or not len(self) else int(self.labels.max()) + 1
+        return DataSpec(channels, height, width, classes)
+
+    def batch(self, index: Tensor | slice) -> Batch:
+        """The images at ``index`` (on the data's device), on the model's device."""
+        x = self.images[index].to(self.device, non_blocking=True)
+        y = None if self.labels is None else self.labels[index].to(self.device, non_blocking=True)
+        return Batch(x, y)
+
+    def epoch(self, batch_size: int, seed: int, start: int = 0) -> Iterator[Batch]:
+        """Shuffled batches of equal size, the remainder left out, from batch ``start`` on.
+
+        The order depends on ``seed`` alone, so that an epoch can be taken up in its middle.
+
+        Raises:
+            ConfigError: the batch is larger than the set.
+        """
+        if batch_size > len(self):
+            raise ConfigError(
+                f"trainer.batch_size={batch_size} is larger than the {len(self)} training images; lower it"
+            )
+        generator = torch.Generator(self.images.device).manual_seed(seed)
+        order = torch.randperm(len(self), generator=generator, device=self.images.device)
+        for i in range(start, len(self) // batch_size):
+            yield self.batch(order[i * batch_size : (i + 1) * batch_size])
+
+    def in_order(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
+        """The first ``limit`` images (all by default) in order, the last batch smaller."""
+        end = min(len(self), limit or len(self))
+        for i in range(0, end, batch_size):
+            yield self.batch(slice(i, min(i + batch_size, end)))
+
+
+def _place(values: Tensor, device: torch.device, data_device: torch.device) -> Tensor:
+    values = values.to(data_device)
+    pinned = data_device.type == "cpu" and device.type == "cuda"
+    return values.pin_memory() if pinned else values
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The parts of one dataset: ``val`` is held out of the training images."""
+
+    train: DeviceDataset
+    val: DeviceDataset
+    test: DeviceDataset
+
+
+def hold_out(num_images: int, num_val: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of training and validation images, drawn by a fixed seed.
+
+    Raises:
+        ConfigError: nothing is left to train on.
+    """
+    if num_val >= num_images:
+        raise ConfigError(
+            f"dataset.num_val={num_val} leaves none of the {num_images} training images; lower it"
+        )
+    order = torch.randperm(num_images, generator=torch.Generator().manual_seed(seed))
+    return order[num_val:].sort().values, order[:num_val].sort().values

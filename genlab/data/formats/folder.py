@@ -1,0 +1,154 @@
+"""The user's own images: a folder of PNG, JPEG and the like."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import numpy as np
+import torch
+from annotated_types import Gt, Lt
+from PIL import Image, ImageOps
+
+from genlab.config import config
+from genlab.data.fetch import log
+from genlab.data.images import SPLITS, Images, Split, part_of
+from genlab.data.store import Store
+from genlab.errors import ConfigError, DataError
+from genlab.types import DataSpec
+
+_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
+T = TypeVar("T")
+
+
+@config
+class Folder:
+    """``dataset.root`` has ``train/`` and ``test/``, or holds the images itself.
+
+    Subfolders are classes, numbered by name; images without subfolders have no labels. All are made
+    RGB (``dataset.grayscale`` converts them); ``dataset.image_size`` crops each to its central square and
+    resizes that, and is required where sizes differ.
+    """
+
+    kind: Literal["folder"]
+    test_fraction: Annotated[float, Gt(0), Lt(1)] = 0.1
+    """The share of a single folder that a fixed permutation sets aside for the test."""
+    on_error: Literal["raise", "skip"] = "raise"
+    """What to do about an image that can't be read; those skipped are counted in the log."""
+
+    def files(self, split: Split) -> tuple[str, ...]:
+        """None: they have no other source than ``dataset.root``."""
+        return ()
+
+    def spec(self, store: Store) -> DataSpec:
+        """From the folders' names; where ``image_size`` is not set, from the images' headers.
+
+        Raises:
+            ConfigError: the sizes differ.
+            DataError: no images, or one with a broken header.
+        """
+        num_classes = len(_classes(_base("train", store))) or None
+        if size := store.config.image_size:
+            return DataSpec(3, size, size, num_classes)
+        paths = dict.fromkeys([*self._paths("train", store), *self._paths("test", store)])
+        height, width = _common_size(self._each(_header_size, paths))
+        return DataSpec(3, height, width, num_classes)
+
+    def read(self, split: Split, store: Store) -> Images:
+        """In the order of their names. Raises as :meth:`spec` does."""
+        decode = functools.partial(_decode, size=store.config.image_size)
+        read = self._each(decode, self._paths(split, store))
+        _common_size((path, image.shape[:2]) for path, image in read)
+        images = torch.from_numpy(np.stack([image for _, image in read])).permute(0, 3, 1, 2)
+        classes, base = _classes(_base("train", store)), _base(split, store)
+        if not classes:
+            return Images(images)
+        names = [path.relative_to(base).parts[0] for path, _ in read]
+        if unknown := set(names) - set(classes):
+            raise DataError(f"{base}: class '{min(unknown)}' is not in train")
+        return Images(images, torch.tensor([classes.index(name) for name in names]))
+
+    def _paths(self, split: Split, store: Store) -> list[Path]:
+        base = _base(split, store)
+        folders = [base / name for name in _classes(base)]
+        loose = _image_files(base.iterdir())
+        if folders and loose:
+            raise DataError(f"{base} holds both images and class folders, such as {loose[0].name}")
+        paths = loose or [path for folder in folders for path in _image_files(folder.rglob("*"))]
+        if not paths:
+            raise DataError(f"{base}: no images ({', '.join(sorted(_SUFFIXES))})")
+        if base != store.own_root():
+            return paths
+        return [paths[i] for i in part_of(len(paths), split, self.test_fraction)]
+
+    def _each(self, read: Callable[[Path], T], paths: Iterable[Path]) -> list[tuple[Path, T]]:
+        done: list[tuple[Path, T]] = []
+        broken: list[Path] = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            for path in paths:
+                try:
+                    done.append((path, read(path)))
+                except Exception as error:  # broken images raise anything
+                    if self.on_error == "raise":
+                        way_out = "remove it, or set dataset.format.on_error=skip"
+                        raise DataError(f"{path} can't be read ({error}); {way_out}") from error
+                    broken.append(path)
+        if broken and not done:
+            raise DataError(f"none of {len(broken)} images can be read, such as {broken[0]}")
+        if broken:
+            log.warning("skipped %d images that can't be read, such as %s", len(broken), broken[0])
+        return done
+
+
+def _base(split: Split, store: Store) -> Path:
+    """The folder of ``split``; the same for both where a fixed permutation splits it."""
+    root = store.own_root()
+    if not root.is_dir():
+        raise DataError(f"dataset.root={root}: not a folder")
+    missing = [name for name in SPLITS if not (root / name).is_dir()]
+    if len(missing) == 1:
+        raise DataError(f"{root}: no folder '{missing[0]}' beside the other split's")
+    return root if missing else root / split
+
+
+def _classes(base: Path) -> list[str]:
+    return sorted(p.name for p in base.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _image_files(paths: Iterable[Path]) -> list[Path]:
+    return sorted(p for p in paths if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
+
+
+def _common_size(sizes: Iterable[tuple[Path, tuple[int, int]]]) -> tuple[int, int]:
+    """The one ``(height, width)``."""
+    (first, size), *others = sizes
+    for path, other in others:
+        if other != size:
+            a, b = (f"{h}x{w}" for h, w in (size, other))
+            raise ConfigError(f"sizes differ: {first} is {a}, {path} is {b}; set dataset.image_size")
+    return size
+
+
+def _header_size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.height, image.width
+
+
+def _decode(path: Path, size: int | None) -> np.ndarray:
+    """Uint8 ``(H, W, 3)``, at ``size`` where that is set."""
+    with Image.open(path) as image:
+        rgb = _to_rgb(image)
+    return np.asarray(rgb if size is None else ImageOps.fit(rgb, (size, size), Image.Resampling.BILINEAR))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # PIL would clip these at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its pixels are of PIL's mode {image.mode}, whose range is unknown")
+    return image.convert("RGB")

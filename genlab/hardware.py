@@ -1,0 +1,154 @@
+"""Where a run computes: device, precision, compilation, threads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from genlab.config import Count, config
+from genlab.errors import ConfigError
+
+Compile = Literal["none", "default", "reduce-overhead", "max-autotune"]
+
+
+@config
+class HardwareConfig:
+    """Settings of :class:`Hardware`.
+
+    ``data_device`` is where images are held: ``device`` (beside the model), ``host`` (memory of the
+    computer, pinned for CUDA), or ``auto`` (the device where they fit in half of its free memory).
+    """
+
+    device: str = "auto"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    compile: Compile = "none"
+    channels_last: bool = False
+    threads: Count | None = None
+    data_device: Literal["auto", "device", "host"] = "auto"
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A device and how to compute on it; made by :func:`select`."""
+
+    device: torch.device
+    config: HardwareConfig
+
+    def prepare(self, model: nn.Module) -> None:
+        """Move ``model`` to the device, in place."""
+        if self.config.channels_last:
+            model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        else:
+            model.to(self.device)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision of forward passes: bfloat16 where asked for."""
+        if self.config.precision != "bf16":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def data_device(self, num_bytes: int) -> torch.device:
+        """Where ``num_bytes`` of images are to be held."""
+        if self.config.data_device == "host" or self.device.type == "cpu":
+            return torch.device("cpu")
+        if self.config.data_device == "device" or self.device.type != "cuda":
+            return self.device
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return self.device if num_bytes < free / 2 else torch.device("cpu")
+
+    @contextlib.contextmanager
+    def isolated(self, model: nn.Module, seed: int) -> Iterator[None]:
+        """``model`` in ``eval()``, no gradients, random numbers from ``seed``; all is put back at the end."""
+        training = model.training
+        with torch.random.fork_rng(**self._random_devices()), torch.no_grad():
+            torch.manual_seed(seed)
+            model.eval()
+            try:
+                yield
+            finally:
+                model.train(training)
+
+    def _random_devices(self) -> dict[str, Any]:
+        if self.device.type == "cpu":
+            return {"devices": []}
+        return {"devices": [self.device.index or 0], "device_type": self.device.type}
+
+    def random_state(self) -> dict[str, torch.Tensor]:
+        """The state of torch's generators, of the processor and of the device."""
+        state = {"cpu": torch.get_rng_state()}
+        if self.device.type != "cpu":
+            state[self.device.type] = getattr(torch, self.device.type).get_rng_state().cpu()
+        return state
+
+    def set_random_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Put back what :meth:`random_state` gave; a device of another kind keeps its own."""
+        torch.set_rng_state(state["cpu"])
+        if self.device.type in state and self.device.type != "cpu":
+            getattr(torch, self.device.type).set_rng_state(state[self.device.type])
+
+    @property
+    def name(self) -> str:
+        """The device in words, for logs and reports."""
+        if self.device.type == "cuda":
+            return f"{torch.cuda.get_device_name(self.device)} ({self.config.precision})"
+        if self.device.type == "cpu":
+            return f"CPU, {torch.get_num_threads()} threads ({self.config.precision})"
+        return f"{self.device.type} ({self.config.precision})"
+
+
+def select(config: HardwareConfig) -> Hardware:
+    """The device that ``config`` names, or the best one there is; sets threads and TF32 for the process.
+
+    Raises:
+        ConfigError: a device that is unknown or absent, or bfloat16 where it can't be had.
+    """
+    device = _device(config.device)
+    if config.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError(
+            f"hardware.precision=bf16: {torch.cuda.get_device_name(device)} has no bfloat16; take fp32"
+        )
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    tf32 = config.precision == "tf32"
+    if tf32 and device.type != "cuda":
+        raise ConfigError("hardware.precision=tf32 needs CUDA; take fp32 or bf16")
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    return Hardware(device, config)
+
+
+def compile_model(modules: list[nn.Module], mode: Compile) -> None:
+    """``torch.compile`` the ``forward`` of each module in place; its parameters keep their names."""
+    if mode == "none":
+        return
+    for module in modules:
+        module.compile(mode=mode)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(
+            f"hardware.device='{name}' is no device; take auto, cpu, cuda, cuda:1 or mps"
+        ) from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"hardware.device={name}: no CUDA device here; take hardware=auto or hardware=cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"hardware.device={name}: there are {torch.cuda.device_count()} CUDA devices, from 0")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"hardware.device={name}: no Metal device here; take hardware=auto or hardware=cpu")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"hardware.device='{name}' is not supported; take auto, cpu, cuda or mps")
+    return device

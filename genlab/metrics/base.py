@@ -1,0 +1,74 @@
+"""What an evaluation gets and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from genlab.data.device import DeviceDataset, Splits
+from genlab.errors import ConfigError
+from genlab.hardware import Hardware
+from genlab.models.base import Model
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained model in ``eval()``, its data, and the further sets that the evaluation asked for."""
+
+    model: Model
+    model_name: str
+    dataset: str
+    data: Splits
+    others: Mapping[str, DeviceDataset]
+    hardware: Hardware
+
+
+@dataclass(frozen=True)
+class Result:
+    """A table for people, numbers for machines, values for histograms.
+
+    ``metrics`` go to ``summary.json``, TensorBoard and sweeps by their names; ``scores`` are distributions
+    by the name of the set.
+    """
+
+    title: str
+    rows: Sequence[Mapping[str, Any]]
+    notes: Sequence[str]
+    metrics: Mapping[str, float]
+    scores: Mapping[str, Tensor] = field(default_factory=dict)
+    score_name: str = ""
+
+
+class Evaluation:
+    """Something that ``genlab eval`` measures; built as ``cls(config)``."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def datasets(self) -> Sequence[str]:
+        """Names of the sets needed beside the model's own; they are fetched before any work."""
+        return []
+
+    def check(self, model: type[Model]) -> None:
+        """Whether a model of this class can be evaluated at all, before any work.
+
+        Raises:
+            ConfigError: it lacks the capability.
+        """
+
+    def run(self, subject: Subject) -> Result:
+        """Measure, with random numbers already seeded."""
+        raise NotImplementedError
+
+    def draw(self, result: Result, folder: Path) -> None:
+        """Draw the figures of ``result`` into ``folder``."""
+
+
+def require_likelihood(evaluation: str, model: type[Model]) -> None:
+    """Raise :class:`ConfigError` unless ``model`` has ``log_prob``."""
+    if not hasattr(model, "log_prob"):
+        raise ConfigError(f"evaluation={evaluation} needs a likelihood, and {model.__name__} has none")

@@ -1,0 +1,86 @@
+"""Figures of a run, as PNG and SVG side by side."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from genlab.run_folder import RunFolder
+
+_STYLE: Any = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "figure.constrained_layout.use": True,
+    "svg.fonttype": "none",
+}
+
+
+def grid(images: Tensor) -> Tensor:
+    """Uint8 images ``(N, C, H, W)`` -> one square grid ``(3, H', W')`` with the fewest empty places."""
+    columns = int(-(-(len(images) ** 0.5) // 1))
+    picture: Tensor = make_grid(images, nrow=columns, padding=2, pad_value=255)
+    return picture
+
+
+def save_grid(images: Tensor, path: Path) -> None:
+    """Write the grid of ``images`` as PNG, small images enlarged to be seen."""
+    picture = grid(images.cpu()).permute(1, 2, 0)
+    factor = max(1, 128 // images.shape[-1])
+    picture = picture.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
+    mpl.image.imsave(path, picture.numpy())
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write ``path.png`` and ``path.svg``."""
+    figure.savefig(path.with_suffix(".png"), dpi=150)
+    figure.savefig(path.with_suffix(".svg"))
+
+
+def histograms(scores: Mapping[str, Tensor], label: str, title: str, path: Path) -> None:
+    """Distributions of ``scores`` by set, over the range that holds nearly all of them."""
+    every = torch.cat([values[values.isfinite()] for values in scores.values()])
+    low, high = every.quantile(0.002).item(), every.max().item()
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7, 4))
+        axes = figure.subplots()
+        for name, values in scores.items():
+            axes.hist(values.numpy(), bins=100, range=(low, high), density=True, alpha=0.5, label=name)
+        axes.set(xlabel=label, ylabel="density", title=title)
+        axes.legend(frameon=False)
+        save(figure, path)
+
+
+def loss_curves(folder: RunFolder) -> None:
+    """Every term of ``metrics.csv`` that has a training curve, with its validation beside it."""
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
+    with folder.metrics.open(newline="") as file:
+        for row in csv.DictReader(file):
+            split, _, term = row["name"].partition("/")
+            if split in ("train", "val"):
+                curves[term][split].append((int(row["step"]), float(row["value"])))
+    if not curves:
+        return
+    with mpl.rc_context(_STYLE):
+        columns = min(3, len(curves))
+        rows = -(-len(curves) // columns)
+        figure = Figure(figsize=(4 * columns, 2.8 * rows))
+        panels = figure.subplots(rows, columns, squeeze=False).flat
+        for axes, (term, splits) in zip(panels, curves.items(), strict=False):
+            for split, points in splits.items():
+                axes.plot(*zip(*points, strict=True), label=split, marker="." if len(points) < 30 else None)
+            axes.set(title=term, xlabel="step")
+            axes.legend(frameon=False)
+        for axes in list(figure.axes)[len(curves) :]:
+            axes.remove()
+        save(figure, folder.folder("figures") / "loss_curves")

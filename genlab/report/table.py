@@ -1,0 +1,34 @@
+"""Results as a table on the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import rich
+from rich.table import Table
+
+from genlab.metrics.base import Result
+
+
+def print_table(result: Result) -> None:
+    """Print the rows of ``result`` under its title, and its notes."""
+    columns = list(dict.fromkeys(key for row in result.rows for key in row))
+    table = Table(title=result.title, title_justify="left")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left", no_wrap=True)
+    for row in result.rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    console = rich.get_console()
+    console.print(table)
+    for note in result.notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3f}"
+    return str(value)

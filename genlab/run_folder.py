@@ -1,0 +1,95 @@
+"""The folder of one run: what is in it, how it is found again, who may write to it.
+
+::
+
+    config.yaml    the composed configuration       checkpoints/   last.pt, previous.pt, best.pt
+    metrics.csv    every logged number              figures/       loss curves, sample grids
+    summary.json   the final metrics                tensorboard/   event files
+    train.log      what was printed                 evaluation/    JSON of `genlab eval`
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import filelock
+from omegaconf import OmegaConf
+
+from genlab.errors import CheckpointError, ConfigError
+
+CONFIG = "config.yaml"
+
+
+class RunFolder:
+    """Paths inside a run's folder; nothing is created before it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / CONFIG
+        self.metrics = path / "metrics.csv"
+        self.summary = path / "summary.json"
+        self.tensorboard = path / "tensorboard"
+        self.last = path / "checkpoints" / "last.pt"
+        self.previous = path / "checkpoints" / "previous.pt"
+        self.best = path / "checkpoints" / "best.pt"
+
+    def folder(self, name: str) -> Path:
+        """A subfolder, made if it is not there."""
+        path = self.path / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def create(self, values: Mapping[str, Any]) -> None:
+        """Start the run: save its configuration.
+
+        Raises:
+            ConfigError: another run is there.
+        """
+        self.folder("checkpoints")
+        try:
+            with self.config.open("x") as file:
+                file.write(OmegaConf.to_yaml(OmegaConf.create(dict(values))))
+        except FileExistsError:
+            raise ConfigError(
+                f"{self.path} holds a run already; continue it with resume={self.path} or name another folder"
+            ) from None
+
+    def lock(self) -> filelock.BaseFileLock:
+        """Hold the folder against a second process that would train in it.
+
+        Raises:
+            CheckpointError: another process holds it.
+        """
+        lock = filelock.FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise CheckpointError(f"{self.path} is being trained by another process") from None
+        return lock
+
+    def update_summary(self, values: Mapping[str, Any]) -> None:
+        """Merge ``values`` into ``summary.json``."""
+        summary = json.loads(self.summary.read_text()) if self.summary.exists() else {}
+        self.summary.write_text(json.dumps(summary | dict(values), indent=2) + "\n")
+
+
+def find(name: str, outputs: Path) -> RunFolder:
+    """The run folder of that name: a path, or ``latest`` for the newest one under ``outputs``.
+
+    Raises:
+        CheckpointError: there is none, or it is no run's.
+    """
+    if name != "latest":
+        folder = RunFolder(Path(name).expanduser().resolve())
+        if not folder.config.is_file():
+            raise CheckpointError(f"run={name} is no run: there is no {folder.config}")
+        return folder
+    configs = sorted(outputs.glob(f"**/{CONFIG}"), key=lambda path: path.stat().st_mtime)
+    if not configs:
+        raise CheckpointError(
+            f"run=latest: there is no run under {outputs.resolve()}; train one, or name its folder"
+        )
+    return RunFolder(configs[-1].parent.resolve())

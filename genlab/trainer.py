@@ -1,0 +1,391 @@
+"""The one loop that trains every model."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from genlab import checkpoint
+from genlab.callbacks.base import Callback, Snapshot
+from genlab.config import Count, Positive, ProperFraction, config, parse
+from genlab.data.device import Splits
+from genlab.errors import CheckpointError, ConfigError, TrainingError, did_you_mean
+from genlab.hardware import Hardware, compile_model
+from genlab.logger import RunLogger
+from genlab.meter import Meter
+from genlab.models.base import Model
+from genlab.optim import EMA, Constant, OptimizerConfig, Schedule
+from genlab.progress import Progress
+from genlab.run_folder import RunFolder
+from genlab.signals import Interruption, interruption
+from genlab.types import Batch, Stage, Update
+
+log = logging.getLogger(__name__)
+
+
+@config
+class TrainerConfig:
+    """Settings of :class:`Trainer`.
+
+    ``stages`` and ``groups`` hold what differs for one stage or parameter group: any of ``epochs`` (stages
+    only), ``optimizer``, ``schedule`` and ``clip_grad_norm``, in part or in whole.
+    """
+
+    epochs: Count = 10
+    max_steps: Count | None = None
+    batch_size: Count = 256
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    schedule: Schedule = Field(default_factory=Constant)
+    clip_grad_norm: Positive | None = None
+    ema_decay: ProperFraction | None = None
+    log_every: Count = 50
+    checkpoint_every: Count | None = None
+    monitor: str = "loss"
+    stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    groups: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    def override(self, values: Mapping[str, Any], where: str) -> TrainerConfig:
+        """This configuration with ``values`` merged over it."""
+        merged = OmegaConf.merge(OmegaConf.create(asdict(self)), OmegaConf.create(dict(values)))
+        plain = OmegaConf.to_container(merged)
+        assert isinstance(plain, dict)
+        if "name" in values.get("schedule", {}):
+            plain["schedule"] = dict(values["schedule"])  # another schedule has other fields
+        return parse(TrainerConfig, {str(key): value for key, value in plain.items()}, where)
+
+
+@dataclass
+class Group:
+    """A parameter group of the current stage with its optimizer."""
+
+    name: str
+    parameters: list[Parameter]
+    config: TrainerConfig
+    optimizer: torch.optim.Optimizer
+
+    def set_lr(self, step: int, total: int, steps_per_epoch: int) -> None:
+        """The learning rate of ``step`` of ``total``, a pure function that a resume can't get wrong."""
+        lr = self.config.optimizer.lr * self.config.schedule.factor(step, total, steps_per_epoch)
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = lr
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the last step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+
+class Trainer:
+    """Trains ``model`` on ``data`` and keeps everything that a resume needs in ``folder``.
+
+    Args:
+        model: on the device already.
+        data: the splits on the device.
+        config: epochs, batches, optimizers.
+        hardware: device and precision.
+        folder: where checkpoints go.
+        logger: where numbers and pictures go.
+        callbacks: by name.
+        seed: of the order of the images; the model draws from torch's own generator.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        data: Splits,
+        config: TrainerConfig,
+        hardware: Hardware,
+        folder: RunFolder,
+        logger: RunLogger,
+        callbacks: Mapping[str, Callback],
+        seed: int,
+    ) -> None:
+        self.model, self.data, self.config, self.hardware = model, data, config, hardware
+        self.folder, self.logger, self.callbacks, self.seed = folder, logger, callbacks, seed
+        self.ema = EMA(model, config.ema_decay) if config.ema_decay else None
+        compile_model(list(model.compiled()), hardware.config.compile)
+        self.meter = Meter()
+        self.stage_configs = self._stage_configs(model.stages())
+        self.stage_index = self.epoch = self.batch = self.step = self.stage_step = 0
+        self.best: float | None = None
+        self.elapsed = 0.0
+        self.metrics: dict[str, float] = {}
+        self._restored: Mapping[str, Any] | None = None
+
+    # ------------------------------------------------------------------ the loop, top to bottom
+
+    def fit(self) -> None:
+        """Train to the end of the last stage.
+
+        Raises:
+            TrainingError: a loss term is not finite.
+            SystemExit: SIGINT (130) or SIGTERM (143) came; the state is saved.
+        """
+        with interruption() as interrupted:
+            for index, stage in enumerate(self.model.stages()):
+                if index >= self.stage_index:
+                    self._train_stage(index, stage, interrupted)
+        self._call("on_train_end")
+
+    def _train_stage(self, index: int, stage: Stage, interrupted: Interruption) -> None:
+        if index > self.stage_index:
+            self.epoch = self.batch = self.stage_step = 0
+            self.best = None
+        self.stage_index, self.stage = index, stage
+        self.stage_config = self.stage_configs[stage.name]
+        self.steps_per_epoch = max(1, len(self.data.train) // self.stage_config.batch_size)
+        self.total_steps = self.stage_config.epochs * self.steps_per_epoch
+        self.total_steps = min(self.total_steps, self.stage_config.max_steps or self.total_steps)
+        self.groups = self._build_groups(stage)
+        if self.step == 0:
+            self.model.initialize(next(self._batches(epoch=0)))
+            if self.ema is not None:
+                self.ema.reset(self.model)
+        with Progress(stage.name, self.total_steps, self.stage_step) as progress:
+            while self.stage_step < self.total_steps and not self._stopped():
+                self._train_epoch(progress, interrupted)
+
+    def _train_epoch(self, progress: Progress, interrupted: Interruption) -> None:
+        self.model.train()
+        self._start_window()
+        for batch in self._batches(self.epoch, self.batch):
+            self._iterate(batch)
+            self.step, self.stage_step, self.batch = self.step + 1, self.stage_step + 1, self.batch + 1
+            if self.stage_step % self.config.log_every == 0:
+                self._log_window(progress)
+            if interrupted.signal:
+                self._leave(interrupted)
+            if self.config.checkpoint_every and self.step % self.config.checkpoint_every == 0:
+                self._save()
+            if self.stage_step >= self.total_steps:
+                break
+        self._log_window(progress)
+        self.epoch, self.batch = self.epoch + 1, 0
+        self._validate()
+        self._call("on_epoch_end")
+        self._save()
+        progress.epoch(self.epoch, self.stage_config.epochs, self.metrics)
+        if interrupted.signal:
+            self._leave(interrupted)
+
+    def _iterate(self, batch: Batch) -> None:
+        """One iteration: every update that the model asks for, each stepped before the next is computed."""
+        updates = self.model.updates(batch, self.stage.name, self.stage_step)
+        while (update := self._next(updates)) is not None:
+            group = self.groups[update.group]
+            group.optimizer.zero_grad(set_to_none=True)
+            update.loss.backward(inputs=group.parameters)
+            norm = _gradient_norm(group)
+            group.set_lr(self.stage_step, self.total_steps, self.steps_per_epoch)
+            group.optimizer.step()
+            if self.ema is not None:
+                self.ema.update(group.parameters, self.stage_step)
+            alone = len(self.groups) == 1
+            terms = {**update.terms(alone), "grad_norm" if alone else f"grad_norm_{group.name}": norm}
+            self.meter.add(group.name, self.step, terms)
+
+    def _next(self, updates: Iterator[Update]) -> Update | None:
+        with self.hardware.autocast():
+            return next(updates, None)
+
+    def _batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        # Another order for every seed, stage and epoch, and one that can be taken up at any batch.
+        seed = (self.seed * 1_000_003 + self.stage_index * 100_003 + epoch) % 2**63
+        return self.data.train.epoch(self.stage_config.batch_size, seed, start)
+
+    # ------------------------------------------------------------------ looking
+
+    def _start_window(self) -> None:
+        self._window_start, self._window_step = time.perf_counter(), self.step
+
+    def _log_window(self, progress: Progress) -> None:
+        """Read the meter, the one place where the host waits for the device."""
+        if self.step == self._window_step:
+            return
+        means = self.meter.read()
+        seconds = time.perf_counter() - self._window_start
+        self.elapsed += seconds
+        rate = (self.step - self._window_step) * self.stage_config.batch_size / seconds
+        rates = {
+            "lr" if len(self.groups) == 1 else f"lr_{name}": group.lr for name, group in self.groups.items()
+        }
+        self._record({**{f"train/{name}": value for name, value in means.items()}, **rates})
+        self._record({"images_per_second": rate})
+        progress.update(self.stage_step, means, rate)
+        self._start_window()
+
+    def _record(self, values: Mapping[str, float]) -> None:
+        self.metrics.update(values)
+        self.logger.scalars(self.step, self.epoch, values)
+
+    def _validate(self) -> None:
+        if not len(self.data.val):
+            return
+        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.hardware.device))
+        with self._looking() as model:
+            for batch in self.data.val.in_order(self.stage_config.batch_size):
+                with self.hardware.autocast():
+                    terms = model.validate(batch, self.stage.name)
+                for name, term in terms.items():
+                    sums[name] += term.float() * len(batch.x)
+        self._record({f"val/{name}": total.item() / len(self.data.val) for name, total in sums.items()})
+        self._keep_best()
+
+    def _keep_best(self) -> None:
+        name = f"val/{self.config.monitor}"
+        if name not in self.metrics:
+            known = [key.removeprefix("val/") for key in self.metrics if key.startswith("val/")]
+            raise ConfigError(
+                f"unknown trainer.monitor '{self.config.monitor}'{did_you_mean(self.config.monitor, known)}"
+            )
+        value = self.metrics[name]
+        if not math.isfinite(value):
+            log.warning("%s is %s after epoch %d", name, value, self.epoch)
+            return
+        if self.best is None or value < self.best:
+            self.best = value
+            checkpoint.save(self.folder.best, self._weights())
+
+    @contextmanager
+    def _looking(self) -> Iterator[Model]:
+        """The weights to look at, in ``eval()`` and with random state set aside: looking moves nothing."""
+        model = self.model
+        if self.ema is not None:
+            self.ema.copy_buffers(self.model)
+            averaged = self.ema.model
+            assert isinstance(averaged, Model)
+            model = averaged
+        with self.hardware.isolated(model, seed=self.seed):
+            yield model
+
+    def _call(self, event: str) -> None:
+        for callback in self.callbacks.values():
+            with self._looking() as model:
+                snapshot = Snapshot(
+                    model,
+                    self.data,
+                    self.folder,
+                    self.logger,
+                    self.stage.name,
+                    self.epoch,
+                    self.step,
+                    self.metrics,
+                )
+                getattr(callback, event)(snapshot)
+
+    def _stopped(self) -> bool:
+        return any(callback.should_stop for callback in self.callbacks.values())
+
+    # ------------------------------------------------------------------ groups
+
+    def _stage_configs(self, stages: Sequence[Stage]) -> dict[str, TrainerConfig]:
+        names = [stage.name for stage in stages]
+        groups = {group for stage in stages for group in stage.groups}
+        for key, known in (("stages", names), ("groups", groups)):
+            for name in getattr(self.config, key):
+                if name not in known:
+                    raise ConfigError(f"trainer.{key}: the model has no '{name}'{did_you_mean(name, known)}")
+        return {
+            name: self.config.override(self.config.stages.get(name, {}), f"trainer.stages.{name}")
+            for name in names
+        }
+
+    def _build_groups(self, stage: Stage) -> dict[str, Group]:
+        """Optimizers for the stage's groups; parameters outside it are frozen."""
+        self.model.requires_grad_(False)
+        groups = {}
+        for name, parameters in stage.groups.items():
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+            config = self.stage_config.override(self.config.groups.get(name, {}), f"trainer.groups.{name}")
+            groups[name] = Group(name, parameters, config, config.optimizer.build(parameters))
+        if self._restored is not None:
+            for name, group in groups.items():
+                group.optimizer.load_state_dict(self._restored[name])
+            self._restored = None
+        return groups
+
+    # ------------------------------------------------------------------ saving
+
+    def _weights(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.model.state_dict(),
+            "stage": self.stage.name,
+            "epoch": self.epoch,
+            "step": self.step,
+        }
+
+    def _save(self) -> None:
+        state = {
+            **self._weights(),
+            "stage_index": self.stage_index,
+            "batch": self.batch,
+            "stage_step": self.stage_step,
+            "optimizers": {name: group.optimizer.state_dict() for name, group in self.groups.items()},
+            "callbacks": {name: callback.state_dict() for name, callback in self.callbacks.items()},
+            "random": self.hardware.random_state(),
+            "best": self.best,
+            "elapsed": self.elapsed,
+            "metrics": self.metrics,
+        }
+        checkpoint.save(self.folder.last, state, keep=self.folder.previous)
+
+    def _leave(self, interrupted: Interruption) -> None:
+        self.meter.read()
+        self._save()
+        log.info("stopped at step %d; continue with: genlab train resume=%s", self.step, self.folder.path)
+        raise SystemExit(interrupted.exit_code)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint that this class saved.
+
+        Raises:
+            CheckpointError: it is of another model or configuration.
+        """
+        load_weights(self.model, state["model"])
+        if self.ema is not None and state["ema"] is not None:
+            load_weights(self.ema.model, state["ema"])
+        for name, callback in self.callbacks.items():
+            callback.load_state_dict(state["callbacks"].get(name, {}))
+        for name in ("stage_index", "epoch", "batch", "step", "stage_step", "best", "elapsed"):
+            setattr(self, name, state[name])
+        self.metrics = dict(state["metrics"])
+        self._restored = state["optimizers"]
+        self.hardware.set_random_state(state["random"])
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Any]) -> None:
+    """Fill ``model`` from a checkpoint.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise CheckpointError(f"the checkpoint doesn't fit the model: {reason}") from None
+
+
+def _gradient_norm(group: Group) -> Tensor:
+    """The norm of all gradients together, before they are clipped."""
+    gradients = [p.grad for p in group.parameters if p.grad is not None]
+    if not gradients:
+        raise TrainingError(f"no gradient reaches the parameters of group '{group.name}'")
+    norm = nn.utils.get_total_norm(gradients)
+    if group.config.clip_grad_norm is not None:
+        nn.utils.clip_grads_with_norm_(group.parameters, group.config.clip_grad_norm, norm)
+    return norm

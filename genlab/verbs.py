@@ -1,0 +1,297 @@
+"""What ``genlab train|eval|sample`` do with a composed configuration."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from pydantic import Field
+from torch import Tensor
+
+import genlab
+from genlab import checkpoint, hardware
+from genlab.assemble import (
+    Weights,
+    build_callbacks,
+    build_evaluation,
+    fetch_sets,
+    load_run,
+    load_splits,
+    model_builder,
+    on_device,
+)
+from genlab.config import Count, Positive, Seed, config, parse
+from genlab.data import DatasetConfig, data_spec, load_images
+from genlab.data.device import Splits
+from genlab.errors import ConfigError
+from genlab.hardware import Hardware, HardwareConfig
+from genlab.logger import RunLogger
+from genlab.metrics.base import Evaluation, Result, Subject
+from genlab.models.base import Model
+from genlab.registry import import_plugins
+from genlab.report.figures import loss_curves, save_grid
+from genlab.report.table import print_table
+from genlab.run_folder import RunFolder
+from genlab.trainer import Trainer, TrainerConfig
+from genlab.types import Samples
+
+log = logging.getLogger(__name__)
+
+
+@config
+class TrainConfig:
+    """The whole configuration of ``genlab train``; ``resume`` is the folder of a run to continue."""
+
+    model: dict[str, Any]
+    dataset: DatasetConfig
+    trainer: TrainerConfig
+    hardware: HardwareConfig
+    callbacks: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
+    evaluation: dict[str, Any] | None = None
+    seed: Seed = 0
+    output_dir: str = "outputs"
+    run_name: str
+    plugins: tuple[str, ...] = ()
+    resume: str | None = None
+
+
+@config
+class EvalConfig:
+    """The whole configuration of ``genlab eval``."""
+
+    model: dict[str, Any]
+    dataset: DatasetConfig
+    hardware: HardwareConfig
+    evaluation: dict[str, Any]
+    run: str
+    run_name: str
+    weights: Weights = "best"
+    plugins: tuple[str, ...] = ()
+
+
+@config
+class SampleConfig:
+    """The whole configuration of ``genlab sample``."""
+
+    model: dict[str, Any]
+    dataset: DatasetConfig
+    hardware: HardwareConfig
+    run: str
+    run_name: str
+    weights: Weights = "best"
+    plugins: tuple[str, ...] = ()
+    n: Count = 25
+    seed: Seed = 0
+    temperature: Positive | None = None
+    format: Literal["png", "npz"] = "png"
+    output: str | None = None
+    batch_size: Count = 500
+
+
+# --------------------------------------------------------------------------------------- train
+
+
+def train(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[str, float]:
+    """Train a model in the folder ``path``, or go on with the run that is there.
+
+    Args:
+        values: the composed configuration, plain.
+        path: the run's folder.
+        conf: folders of YAML groups, searched in order for datasets by name.
+
+    Returns:
+        The final metrics by name.
+    """
+    import_plugins(values.get("plugins", ()))
+    settings = parse(TrainConfig, values)
+    build = model_builder(settings.model)
+    callbacks = build_callbacks(settings.callbacks)
+    evaluation = build_evaluation(settings.evaluation, build.func)
+    device = hardware.select(settings.hardware)
+    spec = data_spec(settings.dataset)
+    torch.manual_seed(settings.seed)
+    model = build(spec)
+    others = fetch_sets(settings.dataset, evaluation, conf, spec)
+    data = load_splits(settings.dataset, device)
+
+    folder = RunFolder(path)
+    resumed = None
+    if settings.resume is None:
+        folder.create(values)
+    else:
+        resumed = checkpoint.load_latest([folder.last, folder.previous])
+        saved = {key: value for key, value in values.items() if key != "resume"}
+        checkpoint.write_atomic(folder.config, OmegaConf.to_yaml(OmegaConf.create(saved)).encode())
+    with folder.lock():
+        device.prepare(model)
+        log.info("%s: %s", folder.path, _summary_line(settings, model, data, device))
+        logger = RunLogger(folder, None if resumed is None else resumed["step"])
+        logger.text("config", folder.config.read_text())
+        try:
+            trainer = Trainer(model, data, settings.trainer, device, folder, logger, callbacks, settings.seed)
+            if resumed is not None:
+                trainer.restore(resumed)
+                log.info("continuing at step %d, epoch %d", trainer.step, trainer.epoch)
+            trainer.fit()
+            loss_curves(folder)
+            metrics = {name: value for name, value in trainer.metrics.items() if name.startswith("val/")}
+            if evaluation is not None:
+                load_run(model, folder, "best" if len(data.val) else "last")
+                subject = _subject(model, settings.run_name, settings.dataset, data, others, device)
+                metrics |= _measure(evaluation, subject, folder, logger, trainer.step).metrics
+            logger.hparams(_hparams(values), metrics, trainer.step)
+        finally:
+            logger.close()
+        folder.update_summary(_summary(settings, trainer, metrics))
+    log.info("done: %s", folder.path)
+    return metrics
+
+
+def _summary_line(settings: TrainConfig, model: Model, data: Splits, device: Hardware) -> str:
+    parameters = sum(p.numel() for p in model.parameters())
+    return (
+        f"{settings.model['name']} with {parameters:,} parameters on {settings.dataset.name} "
+        f"({len(data.train):,} train, {len(data.val):,} val, {len(data.test):,} test), {device.name}"
+    )
+
+
+def _summary(settings: TrainConfig, trainer: Trainer, metrics: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "run_name": settings.run_name,
+        "seed": settings.seed,
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "steps": trainer.step,
+        "epochs": trainer.epoch,
+        "train_seconds": round(trainer.elapsed, 2),
+        "hardware": trainer.hardware.name,
+        "command": " ".join(["genlab", *sys.argv[1:]]),
+        "versions": {
+            "genlab": genlab.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "metrics": dict(metrics),
+    }
+
+
+def _hparams(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that runs are compared by, flat, as TensorBoard takes them."""
+    flat: dict[str, Any] = {}
+
+    def visit(prefix: str, node: Any) -> None:
+        if isinstance(node, Mapping):
+            for key, value in node.items():
+                visit(f"{prefix}.{key}" if prefix else str(key), value)
+        elif node is not None:
+            flat[prefix] = node if isinstance(node, bool | int | float | str) else str(node)
+
+    for group in ("model", "trainer"):
+        visit(group, values[group])
+    return flat | {"dataset": values["dataset"]["name"], "seed": values["seed"]}
+
+
+# --------------------------------------------------------------------------------------- eval
+
+
+def evaluate(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[str, float]:
+    """Measure the trained model of the run in ``path``; arguments and result as of :func:`train`."""
+    import_plugins(values.get("plugins", ()))
+    settings = parse(EvalConfig, values)
+    folder = RunFolder(path)
+    build = model_builder(settings.model)
+    evaluation = build_evaluation(settings.evaluation, build.func)
+    assert evaluation is not None
+    device = hardware.select(settings.hardware)
+    spec = data_spec(settings.dataset)
+    model = build(spec)
+    step = load_run(model, folder, settings.weights)
+    others = fetch_sets(settings.dataset, evaluation, conf, spec)
+    device.prepare(model)
+    data = load_splits(settings.dataset, device)
+    subject = _subject(model, settings.run_name, settings.dataset, data, others, device)
+    logger = RunLogger(folder)
+    try:
+        metrics = dict(_measure(evaluation, subject, folder, logger, step).metrics)
+        logger.scalars(step, 0, metrics)
+    finally:
+        logger.close()
+    return metrics
+
+
+def _subject(
+    model: Model,
+    name: str,
+    dataset: DatasetConfig,
+    data: Splits,
+    others: Mapping[str, DatasetConfig],
+    device: Hardware,
+) -> Subject:
+    sets = {other: on_device(load_images(c, "test"), device) for other, c in others.items()}
+    return Subject(model, name, dataset.name, data, sets, device)
+
+
+def _measure(
+    evaluation: Evaluation, subject: Subject, folder: RunFolder, logger: RunLogger, step: int
+) -> Result:
+    """Run, print, write JSON and figures, log to TensorBoard."""
+    name = evaluation.config.name
+    with subject.hardware.isolated(subject.model, evaluation.config.seed):
+        result = evaluation.run(subject)
+    print_table(result)
+    report = {"title": result.title, "rows": result.rows, "notes": result.notes, "metrics": result.metrics}
+    target = folder.folder("evaluation") / f"{name}.json"
+    checkpoint.write_atomic(target, (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
+    evaluation.draw(result, folder.folder("figures"))
+    for set_name, scores in result.scores.items():
+        logger.histogram(f"evaluation/{name}/{set_name}", scores, step)
+    return result
+
+
+# --------------------------------------------------------------------------------------- sample
+
+
+def sample(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[str, float]:
+    """Draw images from the trained model of the run in ``path``."""
+    import_plugins(values.get("plugins", ()))
+    settings = parse(SampleConfig, values)
+    build = model_builder(settings.model)
+    if not hasattr(build.func, "sample"):
+        raise ConfigError(f"{build.func.__name__} does not sample")
+    options = {} if settings.temperature is None else {"temperature": settings.temperature}
+    for option in options.keys() - inspect.signature(build.func.sample).parameters.keys():
+        raise ConfigError(f"{build.func.__name__} takes no {option}; leave {option}=null")
+    device = hardware.select(settings.hardware)
+    folder = RunFolder(path)
+    model = build(data_spec(settings.dataset))
+    load_run(model, folder, settings.weights)
+    device.prepare(model)
+    images = _draw(model, settings, options, device)
+    name = f"seed{settings.seed}_n{settings.n}.{settings.format}"
+    target = Path(settings.output) if settings.output else folder.folder("samples") / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if settings.format == "png":
+        save_grid(images, target)
+    else:
+        np.savez_compressed(target, images=images.numpy())
+    log.info("%d images: %s", settings.n, target)
+    return {}
+
+
+def _draw(model: Model, settings: SampleConfig, options: Mapping[str, Any], device: Hardware) -> Tensor:
+    assert isinstance(model, Samples)
+    generator = torch.Generator(device.device).manual_seed(settings.seed)
+    parts = []
+    with device.isolated(model, settings.seed), device.autocast():
+        for start in range(0, settings.n, settings.batch_size):
+            n = min(settings.batch_size, settings.n - start)
+            parts.append(model.sample(n, generator=generator, **options).cpu())
+    return torch.cat(parts)
