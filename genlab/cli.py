@@ -144,8 +144,9 @@ def _job(config: DictConfig) -> float | None:
         if known is not error:
             with contextlib.suppress(OSError):
                 (folder / "error.txt").write_text(traceback.format_exc())
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # nothing was written: leave no empty folder behind
+        with contextlib.suppress(OSError):  # where nothing was written, leave no empty folder behind
+            folder.rmdir()
+            folder.parent.rmdir()
         if hydra.mode == RunMode.MULTIRUN:
             logging.getLogger(__name__).error("job %s failed: %s", hydra.job.num, known)
             raise known from None
@@ -164,17 +165,25 @@ def _perform(verb: str, values: Any, folder: Path, conf: list[Path]) -> float | 
 
 def _translate(error: Exception) -> GenlabError:
     """``error`` as one line, Hydra's and OmegaConf's included."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
+    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+    cause = error.__cause__
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        known = [option for option in error.options or [] if option != "from_run"]
+        return ConfigError(f"unknown {group or 'configuration'} '{name}'{did_you_mean(name, known)}")
+    if isinstance(error, OverrideParseException):
+        return ConfigError(
+            f"'{error.override}' is no override; write key=value, quotes around a value if need be"
+        )
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
+        siblings = list(cause.parent_node or [])
+        hint = did_you_mean(cause.full_key.rpartition(".")[2], map(str, siblings))
+        return ConfigError(f"unknown key '{cause.full_key}'{hint}")
     if isinstance(error, HydraException | OmegaConfBaseException):
-        return ConfigError(_one_line(error))
+        return ConfigError(" ".join(str(error).split()) or type(error).__name__)
     return explain(error)
-
-
-def _one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
-    return " ".join(lines) or type(error).__name__
 
 
 # ------------------------------------------------------------------ help and completion

@@ -82,6 +82,6 @@ def _explain_os_error(error: OSError) -> GenlabError:
             f"no room to write{where}: {reason}; free some, or set output_dir to another disk; "
             "the last checkpoint is kept"
         )
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT):
         return ConfigError(f"can't write{where}: {reason}; set output_dir to a folder of yours")
     return GenlabError(f"can't use{where}: {reason}")

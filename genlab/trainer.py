@@ -6,64 +6,31 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import Parameter
 
 from genlab import checkpoint
 from genlab.callbacks.base import Callback, Snapshot
-from genlab.config import Count, Positive, ProperFraction, config, parse
 from genlab.data.device import Splits
 from genlab.errors import CheckpointError, ConfigError, TrainingError, did_you_mean
 from genlab.hardware import Hardware, compile_model
 from genlab.logger import RunLogger
 from genlab.meter import Meter
 from genlab.models.base import Model
-from genlab.optim import EMA, Constant, OptimizerConfig, Schedule
+from genlab.optim import EMA
 from genlab.progress import Progress
 from genlab.run_folder import RunFolder
 from genlab.signals import Interruption, interruption
+from genlab.trainer_config import TrainerConfig
 from genlab.types import Batch, Stage, Update
 
 log = logging.getLogger(__name__)
-
-
-@config
-class TrainerConfig:
-    """Settings of :class:`Trainer`.
-
-    ``stages`` and ``groups`` hold what differs for one stage or parameter group: any of ``epochs`` (stages
-    only), ``optimizer``, ``schedule`` and ``clip_grad_norm``, in part or in whole.
-    """
-
-    epochs: Count = 10
-    max_steps: Count | None = None
-    batch_size: Count = 256
-    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
-    schedule: Schedule = Field(default_factory=Constant)
-    clip_grad_norm: Positive | None = None
-    ema_decay: ProperFraction | None = None
-    log_every: Count = 50
-    checkpoint_every: Count | None = None
-    monitor: str = "loss"
-    stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    groups: dict[str, dict[str, Any]] = Field(default_factory=dict)
-
-    def override(self, values: Mapping[str, Any], where: str) -> TrainerConfig:
-        """This configuration with ``values`` merged over it."""
-        merged = OmegaConf.merge(OmegaConf.create(asdict(self)), OmegaConf.create(dict(values)))
-        plain = OmegaConf.to_container(merged)
-        assert isinstance(plain, dict)
-        if "name" in values.get("schedule", {}):
-            plain["schedule"] = dict(values["schedule"])  # another schedule has other fields
-        return parse(TrainerConfig, {str(key): value for key, value in plain.items()}, where)
 
 
 @dataclass
@@ -117,7 +84,7 @@ class Trainer:
         self.ema = EMA(model, config.ema_decay) if config.ema_decay else None
         compile_model(list(model.compiled()), hardware.config.compile)
         self.meter = Meter()
-        self.stage_configs = self._stage_configs(model.stages())
+        self.stage_configs = config.by_stage(model.stages())
         self.stage_index = self.epoch = self.batch = self.step = self.stage_step = 0
         self.best: float | None = None
         self.elapsed = 0.0
@@ -289,18 +256,6 @@ class Trainer:
         return any(callback.should_stop for callback in self.callbacks.values())
 
     # ------------------------------------------------------------------ groups
-
-    def _stage_configs(self, stages: Sequence[Stage]) -> dict[str, TrainerConfig]:
-        names = [stage.name for stage in stages]
-        groups = {group for stage in stages for group in stage.groups}
-        for key, known in (("stages", names), ("groups", groups)):
-            for name in getattr(self.config, key):
-                if name not in known:
-                    raise ConfigError(f"trainer.{key}: the model has no '{name}'{did_you_mean(name, known)}")
-        return {
-            name: self.config.override(self.config.stages.get(name, {}), f"trainer.stages.{name}")
-            for name in names
-        }
 
     def _build_groups(self, stage: Stage) -> dict[str, Group]:
         """Optimizers for the stage's groups; parameters outside it are frozen."""

@@ -41,7 +41,8 @@ from genlab.registry import import_plugins
 from genlab.report.figures import loss_curves, save_grid
 from genlab.report.table import print_table
 from genlab.run_folder import RunFolder
-from genlab.trainer import Trainer, TrainerConfig
+from genlab.trainer import Trainer
+from genlab.trainer_config import TrainerConfig
 from genlab.types import Samples
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ def train(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[s
     spec = data_spec(settings.dataset)
     torch.manual_seed(settings.seed)
     model = build(spec)
+    settings.trainer.by_stage(model.stages())  # a misspelt stage ends here, before anything is fetched
     others = fetch_sets(settings.dataset, evaluation, conf, spec)
     data = load_splits(settings.dataset, device)
 
