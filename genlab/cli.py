@@ -144,12 +144,12 @@ def _job(config: DictConfig) -> float | None:
         if known is not error:
             with contextlib.suppress(OSError):
                 (folder / "error.txt").write_text(traceback.format_exc())
-        with contextlib.suppress(OSError):  # where nothing was written, leave no empty folder behind
-            folder.rmdir()
-            folder.parent.rmdir()
         if hydra.mode == RunMode.MULTIRUN:
             logging.getLogger(__name__).error("job %s failed: %s", hydra.job.num, known)
             raise known from None
+        with contextlib.suppress(OSError):  # where nothing was written, leave no empty folder behind
+            folder.rmdir()
+            folder.parent.rmdir()
         _fail(str(known), known.exit_code)
         return None
 

