@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import platform
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -175,7 +176,7 @@ def _summary(settings: TrainConfig, trainer: Trainer, metrics: Mapping[str, floa
         "epochs": trainer.epoch,
         "train_seconds": round(trainer.elapsed, 2),
         "hardware": trainer.hardware.name,
-        "command": " ".join(["genlab", *sys.argv[1:]]),
+        "command": shlex.join(["genlab", "train", *sys.argv[1:]]),
         "versions": {
             "genlab": genlab.__version__,
             "torch": torch.__version__,

@@ -63,13 +63,10 @@ class Torchvision:
         reasons = []
         for url in remote.urls:
             try:
-                if remote.is_archive:
-                    with store.workshop() as work:
-                        download(url, work / remote.filename, remote.md5)
-                        unpack(work / remote.filename, store)
-                else:
-                    with store.slot(remote.filename) as part:
-                        download(url, part, remote.md5)
+                with store.workshop() as work:
+                    path = work / remote.filename
+                    download(url, path, remote.md5)
+                    unpack(path, store) if remote.is_archive else store.admit(path)
             except UnavailableError as error:
                 reasons.append(str(error))
                 continue
@@ -98,8 +95,7 @@ class Debian:
             deb = _only(work, "*.deb")
             run(["dpkg-deb", "-x", str(deb), "tree"], work, f"unpacking package {self.package}")
             for path in sorted((work / "tree" / self.path).glob("*")):
-                with store.slot(path.name) as part:
-                    path.rename(part)
+                store.admit(path)
         return _with_gz(store.folder / name)
 
 

@@ -39,10 +39,9 @@ class Store:
 
     @cached_property
     def roots(self) -> list[Path]:
-        """Folders of data sets, the one to prefer first: ``dataset.root``, ``$GENLAB_DATA``, the cache."""
-        named = [self.config.root, os.environ.get("GENLAB_DATA")]
-        roots = [Path(root).expanduser() for root in named if root]
-        return list(dict.fromkeys([*roots, cache_folder()]))
+        """Where sets may be, the first to prefer: ``dataset.root``, ``$GENLAB_DATA``, the user's cache."""
+        named = [self.config.root, os.environ.get("GENLAB_DATA"), user_cache()]
+        return list(dict.fromkeys(Path(root).expanduser() for root in named if root))
 
     def own_root(self) -> Path:
         """``dataset.root``, for a set that is nowhere else.
@@ -69,8 +68,10 @@ class Store:
         for source in self.config.sources:
             try:
                 return self._from(source, name)
-            except (UnavailableError, OSError) as error:
-                reasons.append(f"{source.kind}: {reason_of(error)}")
+            except UnavailableError as error:
+                reasons.append(f"{source.kind}: {error}")
+            except OSError as error:
+                reasons.append(f"{source.kind}: {error.filename}: {reason_of(error)}")
         raise DataError(
             f"dataset {self.config.name}: no source has {name}; put it into {self.folder}, or set "
             f"GENLAB_DATA or dataset.root to the folder that has it; tried {'; '.join(reasons)}"
@@ -107,11 +108,16 @@ class Store:
             except UnavailableError as error:
                 raise UnavailableError(f"{filename}: {error}") from error
 
+    def admit(self, path: Path) -> None:
+        """Move a file of the workshop to its slot. Raises as :meth:`slot` does."""
+        with self.slot(path.name) as part:
+            path.rename(part)
+
     @contextmanager
     def workshop(self) -> Iterator[Path]:
-        """A temporary folder on the cache's disk, for what only wraps the files."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=self.folder) as work:
+        """A temporary folder on the cache's disk, where files arrive and are unwrapped."""
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache_folder()) as work:
             yield Path(work)
 
     def _read(self, path: Path, filename: str) -> tuple[bytes, bool]:
@@ -143,9 +149,12 @@ class Store:
 
 def cache_folder() -> Path:
     """Where fetched data goes: ``$GENLAB_DATA`` if it can be written to, otherwise the user's cache."""
-    named = os.environ.get("GENLAB_DATA")
-    if named and os.access(Path(named).expanduser(), os.W_OK):
-        return Path(named).expanduser()
+    named = Path(os.environ.get("GENLAB_DATA", "")).expanduser()
+    return named if named != Path() and os.access(named, os.W_OK) else user_cache()
+
+
+def user_cache() -> Path:
+    """``genlab`` in ``$XDG_CACHE_HOME``, by default ``~/.cache``."""
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "genlab"
 

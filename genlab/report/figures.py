@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -50,12 +51,13 @@ def save(figure: Figure, path: Path) -> None:
 def histograms(scores: Mapping[str, Tensor], label: str, title: str, path: Path) -> None:
     """Distributions of ``scores`` by set, over the range that holds nearly all of them."""
     every = torch.cat([values[values.isfinite()] for values in scores.values()])
-    low, high = every.quantile(0.002).item(), every.max().item()
+    low, high = np.quantile(every.numpy(), 0.002), every.max().item()
+    bins = int(np.clip(len(every) ** 0.5, 10, 100))
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(7, 4))
         axes = figure.subplots()
         for name, values in scores.items():
-            axes.hist(values.numpy(), bins=100, range=(low, high), density=True, alpha=0.5, label=name)
+            axes.hist(values.numpy(), bins=bins, range=(low, high), density=True, alpha=0.5, label=name)
         axes.set(xlabel=label, ylabel="density", title=title)
         axes.legend(frameon=False)
         save(figure, path)

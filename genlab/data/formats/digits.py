@@ -35,7 +35,7 @@ class MnistJson:
         return DataSpec(1, 28, 28, 10)
 
     def read(self, split: Split, store: Store) -> Images:
-        """The original bytes: each float is a byte divided by 255, to three digits or so."""
+        """The original bytes: the floats are bytes divided by 255, rounded to few digits."""
         digits = [_read_digits(name, store) for name in self.files(split)]
         labels = np.repeat(np.arange(10), [len(d) for d in digits])
         both = Images(torch.from_numpy(np.concatenate(digits)), torch.from_numpy(labels))

@@ -54,7 +54,7 @@ class Folder:
         num_classes = len(_classes(_base("train", store))) or None
         if size := store.config.image_size:
             return DataSpec(3, size, size, num_classes)
-        paths = dict.fromkeys([*self._paths("train", store), *self._paths("test", store)])
+        paths = sorted({*self._paths("train", store), *self._paths("test", store)})
         height, width = _common_size(self._each(_header_size, paths))
         return DataSpec(3, height, width, num_classes)
 

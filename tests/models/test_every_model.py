@@ -1,0 +1,75 @@
+"""What holds for every registered model, whatever it is: found through the registry and conf/model."""
+
+import copy
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from genlab.assemble import model_builder
+from genlab.config import conf_dir, option_files
+from genlab.types import Batch, DataSpec, Encodes, HasLikelihood, Reconstructs, Samples
+
+SPEC = DataSpec(1, 8, 8, num_classes=3)
+
+
+@pytest.fixture(params=option_files("model", [conf_dir()]))
+def model(request):
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        composed = compose("train", [f"model={request.param}", "run_name=test"])
+    torch.manual_seed(0)
+    return model_builder(OmegaConf.to_container(composed.model))(SPEC)
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (12, *SPEC.shape), generator=generator, dtype=torch.uint8)
+    return Batch(x, torch.arange(12) % 3)
+
+
+def test_every_update_moves_its_own_group_and_reaches_all_of_it(model, batch):
+    model.initialize(batch)
+    for stage in model.stages():
+        owners = {p: name for name, group in stage.groups.items() for p in group}
+        for update in model.updates(batch, stage.name, 0):
+            assert update.group in stage.groups
+            assert update.loss.isfinite()
+            assert all(term.dim() == 0 and term.isfinite() for term in update.terms(alone=True).values())
+            model.zero_grad()
+            update.loss.backward(inputs=stage.groups[update.group])
+            reached = {name for p, name in owners.items() if p.grad is not None}
+            assert reached == {update.group}
+
+
+def test_validation_has_the_terms_of_training(model, batch):
+    for stage in model.stages():
+        alone = len(stage.groups) == 1
+        terms = {name for u in model.updates(batch, stage.name, 0) for name in u.terms(alone)}
+        assert terms <= set(model.validate(batch, stage.name))
+
+
+def test_capabilities_give_what_they_promise(model, batch):
+    model.eval()
+    if isinstance(model, Samples):
+        samples = model.sample(4, generator=torch.Generator().manual_seed(0))
+        assert (samples.shape, samples.dtype) == ((4, *SPEC.shape), torch.uint8)
+    if isinstance(model, HasLikelihood):
+        scores = model.log_prob(batch.x, batch.y)
+        assert scores.shape == (12,)
+        assert model.likelihood in ("exact", "unbiased", "bound")
+    if isinstance(model, Reconstructs):
+        assert model.reconstruct(batch.x).dtype == torch.uint8
+    if isinstance(model, Encodes):
+        assert model.encode(batch.x).dim() == 2
+
+
+def test_weights_survive_a_round_trip(model, batch):
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    other.load_state_dict(model.state_dict())
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
