@@ -10,12 +10,12 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genlab import __version__
-from genlab.errors import CheckpointError, ConfigError, GenlabError, did_you_mean, explain
+from genlab.errors import ConfigError, GenlabError, did_you_mean, explain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -93,32 +93,31 @@ def _run(verb: str, arguments: list[str]) -> None:
 
 
 def _from_run(verb: str, arguments: list[str]) -> tuple[str, list[str]]:
-    """Find the run that is named, and offer its saved configuration as the option ``from_run``."""
+    """Find the run that is named and offer its settings; returns configuration and arguments for Hydra."""
     key = "resume" if verb == "train" else "run"
     given = _value(arguments, key)
     if given is None and verb == "train":
         return verb, arguments
-    from hydra.core.config_store import ConfigStore
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
     from genlab.run_folder import find
 
     folder = find(given or "latest", Path(_value(arguments, "output_dir") or "outputs"))
-    try:
-        saved = OmegaConf.to_container(OmegaConf.load(folder.config))
-    except (OmegaConfBaseException, ValueError, OSError) as error:
-        raise CheckpointError(f"{folder.config} can't be read: {error}") from None
-    if not isinstance(saved, dict) or not {"model", "dataset"} <= saved.keys():
-        raise CheckpointError(f"{folder.config} is no configuration of a run")
-    kept = ("run_name", "plugins") if verb != "train" else tuple(saved.keys() - set(_FROM_RUN))
-    store = ConfigStore.instance()
-    store.store("from_run", {name: saved[name] for name in kept if name in saved}, package="_global_")
-    for group in _FROM_RUN:
-        store.store("from_run", saved.get(group) or {}, group=group)
+    _offer(folder.load_config(), verb)
     others = [a for a in arguments if not a.startswith((f"{key}=", "output_dir="))]
     quoted = str(folder.path).replace("'", "\\'")
     return ("resume" if verb == "train" else verb), [*others, f"{key}='{quoted}'"]
+
+
+def _offer(saved: Mapping[str, Any], verb: str) -> None:
+    """Make a run's saved settings the option ``from_run`` of each group."""
+    from hydra.core.config_store import ConfigStore
+
+    rest = {name: value for name, value in saved.items() if name not in _FROM_RUN}
+    if verb != "train":
+        rest = {name: value for name, value in rest.items() if name in ("run_name", "plugins")}
+    store = ConfigStore.instance()
+    store.store("from_run", rest, package="_global_")
+    for group in _FROM_RUN:
+        store.store("from_run", saved.get(group) or {}, group=group)
 
 
 def _value(arguments: Sequence[str], key: str) -> str | None:
@@ -203,15 +202,18 @@ def _folders(arguments: Sequence[str]) -> list[Path]:
 
 
 def _options(group: str, folders: Sequence[Path]) -> list[tuple[str, str]]:
-    """Names of a group and the comment in the first line of each file."""
+    """Names of a group and the first comment in each file."""
     from genlab.config import option_files
 
-    described = []
-    for name, path in option_files(group, folders).items():
-        with path.open(encoding="utf-8") as file:
-            first = file.readline().strip()
-        described.append((name, first.removeprefix("#").strip() if first.startswith("#") else ""))
-    return described
+    return [(name, _first_comment(path)) for name, path in option_files(group, folders).items()]
+
+
+def _first_comment(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("#") and "@package" not in line:
+                return line.removeprefix("#").strip()
+    return ""
 
 
 def _listing(title: str, entries: Sequence[tuple[str, str]]) -> str:
@@ -270,5 +272,9 @@ def _complete(argv: list[str]) -> None:
         print(" ".join(VERBS))
         return
     os.environ["COMP_LINE"] = f"{program} {rest}"
+    try:
+        _from_run(verb, rest.split())
+    except GenlabError:
+        _offer({}, verb)
     sys.argv = [sys.argv[0], *argv]
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb or "train")(_job)()

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from genlab.errors import CheckpointError, ConfigError
 
@@ -56,6 +58,20 @@ class RunFolder:
             raise ConfigError(
                 f"{self.path} holds a run already; continue it with resume={self.path} or name another folder"
             ) from None
+
+    def load_config(self) -> dict[str, Any]:
+        """The saved configuration.
+
+        Raises:
+            CheckpointError: it can't be read, or is none.
+        """
+        try:
+            saved = OmegaConf.to_container(OmegaConf.load(self.config))
+        except (OmegaConfBaseException, yaml.YAMLError, ValueError, OSError) as error:
+            raise CheckpointError(f"{self.config} can't be read: {' '.join(str(error).split())}") from None
+        if not isinstance(saved, dict) or not {"model", "dataset"} <= saved.keys():
+            raise CheckpointError(f"{self.config} is no configuration of a run")
+        return {str(key): value for key, value in saved.items()}
 
     def lock(self) -> filelock.BaseFileLock:
         """Hold the folder against a second process that would train in it.

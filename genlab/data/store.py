@@ -133,7 +133,7 @@ class Store:
         with path.open("rb") as file:
             stored = _read_limited(file)
         content = _gunzip(stored) if stored.startswith(b"\x1f\x8b") else stored
-        if sha256 := self.config.checksums.get(_logical(filename)):
+        if sha256 := self.config.checksums.get(filename.removesuffix(".gz")):
             _match("sha256", hashlib.sha256(content).hexdigest(), sha256)
             return content, True
         md5 = self._known_md5(filename)
@@ -157,10 +157,6 @@ def user_cache() -> Path:
     """``genlab`` in ``$XDG_CACHE_HOME``, by default ``~/.cache``."""
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "genlab"
-
-
-def _logical(filename: str) -> str:
-    return filename.removesuffix(".gz")
 
 
 def _gunzip(stored: bytes) -> bytes:
