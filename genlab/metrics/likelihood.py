@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
+import rich
 import torch
 from rich.progress import track
 from torch import Tensor
@@ -52,7 +53,7 @@ class LikelihoodEvaluation(Evaluation):
             scores[split] = log_probs(subject, data, self.config.batch_size, self.config.max_images)
             summary = summarise(scores[split], subject.model.spec.dim)
             rows.append({"set": f"{subject.dataset} {split}", **summary})
-            metrics[f"{split}/log_prob"] = summary["log p(x), nats"]
+            metrics[f"{split}/log_prob"] = summary["log p(x)"]
             metrics[f"{split}/bits_per_dim"] = summary["bits/dim"]
         title = f"Likelihood of {subject.model_name} trained on {subject.dataset}"
         return Result(title, rows, [protocol(subject.model)], metrics, scores, "log p(x), nats per image")
@@ -67,9 +68,12 @@ def log_probs(subject: Subject, data: DeviceDataset, batch_size: int, limit: int
     assert isinstance(subject.model, HasLikelihood)
     total = math.ceil(min(len(data), limit or len(data)) / batch_size)
     batches = track(
-        data.in_order(batch_size, limit), total=total, transient=True, description="log p(x)",
-        disable=total < 5,
-    )  # fmt: skip
+        data.in_order(batch_size, limit),
+        description="log p(x)",
+        total=total,
+        transient=True,
+        disable=not rich.get_console().is_terminal,
+    )
     with subject.hardware.autocast():
         scores = [subject.model.log_prob(batch.x, batch.y).double().cpu() for batch in batches]
     return torch.cat(scores)
@@ -80,7 +84,7 @@ def summarise(scores: Tensor, dim: int) -> dict[str, float]:
     error = scores.std().item() / math.sqrt(len(scores)) if len(scores) > 1 else math.nan
     return {
         "images": len(scores),
-        "log p(x), nats": scores.mean().item(),
+        "log p(x)": scores.mean().item(),
         "± s.e.": error,
         "bits/dim": bits_per_dim(scores.mean(), dim).item(),
     }
@@ -90,4 +94,4 @@ def protocol(model: Model) -> str:
     """What ``log_prob`` of ``model`` is, in words."""
     assert isinstance(model, HasLikelihood)
     kinds = {"exact": "exact", "unbiased": "unbiased estimate", "bound": "lower bound"}
-    return f"log p(x) of 256-level images: {kinds[model.likelihood]}; {model.protocol}"
+    return f"log p(x) in nats per image of 256 levels: {kinds[model.likelihood]}; {model.protocol}"

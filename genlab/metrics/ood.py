@@ -75,7 +75,7 @@ class OODEvaluation(Evaluation):
                 detected = detection(scores[f"{subject.dataset} test"], values)
             rows.append({"set": name, **summary, **detected})
             metrics |= {f"ood/{name}/{key}": value for key, value in detected.items()}
-            metrics[f"ood/{name}/log_prob"] = summary["log p(x), nats"]
+            metrics[f"ood/{name}/log_prob"] = summary["log p(x)"]
         notes = [
             f"the score is log p(x), higher means more like {subject.dataset}; its test images are the "
             "positives, so an AUROC below 0.5 says that the model finds the other set more likely",

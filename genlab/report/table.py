@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import rich
+from rich import box
 from rich.table import Table
 
 from genlab.metrics.base import Result
@@ -13,13 +14,14 @@ from genlab.metrics.base import Result
 def print_table(result: Result) -> None:
     """Print the rows of ``result`` under its title, and its notes."""
     columns = list(dict.fromkeys(key for row in result.rows for key in row))
-    table = Table(title=result.title, title_justify="left")
+    table = Table(title=result.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left", no_wrap=True)
     for row in result.rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
     console = rich.get_console()
-    console.print(table)
+    # Where nobody looks through a window there is no width to keep to.
+    console.print(table, width=None if console.is_terminal else 120)
     for note in result.notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
 
