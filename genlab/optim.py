@@ -19,7 +19,10 @@ from genlab.errors import ConfigError, did_you_mean
 
 @config
 class OptimizerConfig:
-    """A class of ``torch.optim`` by ``name``; ``options`` are its further keywords."""
+    """A class of ``torch.optim`` by ``name``; ``options`` are its further keywords.
+
+    ``weight_decay`` is for matrices and kernels; biases, scales and other vectors are left alone.
+    """
 
     name: str = "Adam"
     lr: Positive = 1e-3
@@ -40,11 +43,17 @@ class OptimizerConfig:
             ConfigError: torch refuses the values of ``options``.
         """
         cls, parameters = _optimizer_class(self.name), list(parameters)
-        options = {"lr": self.lr, "weight_decay": self.weight_decay, **self.options}
+        options = {"lr": self.lr, **self.options}
         if "fused" in inspect.signature(cls).parameters:
             options.setdefault("fused", all(p.device.type in ("cpu", "cuda") for p in parameters))
+        matrices = [p for p in parameters if p.dim() >= 2]
+        others = [p for p in parameters if p.dim() < 2]
+        groups: list[dict[str, Any]] = [
+            {"params": matrices, "weight_decay": self.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
         try:
-            return cls(parameters, **options)
+            return cls([group for group in groups if group["params"]], **options)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ConfigError(f"trainer.optimizer: torch.optim.{self.name}: {error}") from None
 

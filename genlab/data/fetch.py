@@ -19,8 +19,8 @@ log = logging.getLogger("genlab.data")
 
 STALL_SECONDS = 10
 """How long to wait for a connection, or for its next bytes."""
-COMMAND_SECONDS = 900
-"""How long a package manager may take: 31 MB at 50 kB/s fit."""
+COMMAND_SECONDS = 300
+"""How long one command of a package manager may take: 31 MB at 110 kB/s fit."""
 MAX_BYTES = 2 * 1024**3
 """More than any file of any set here: what exceeds it is broken or hostile."""
 

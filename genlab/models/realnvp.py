@@ -38,7 +38,7 @@ class RealNVPConfig:
     num_flows: Annotated[int, Ge(4)] = 8
     permutation: Order = "random"
     scale_bound: Positive = 2.0
-    actnorm: bool = False
+    actnorm: bool = True
     alpha: Alpha = 1e-6
     net: Annotated[MLPConfig | ResNetConfig, Field(discriminator="name")]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,30 @@ class Compose(Bijection):
         return x
 
 
+class _Gather(torch.autograd.Function):
+    """``x[:, order]`` whose gradient is a gather too: autograd's own scatters, which is slow."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, order: Tensor, inverse_order: Tensor) -> Tensor:
+        return x.index_select(1, order)  # several times faster than x[:, order] on a CPU
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        order, inverse_order = ctx.saved_tensors
+        return _gather(gradient, inverse_order, order), None, None
+
+
+def _gather(x: Tensor, order: Tensor, inverse_order: Tensor) -> Tensor:
+    y: Tensor = _Gather.apply(x, order, inverse_order)
+    return y
+
+
 class Permutation(Bijection):
     """``y[:, i] = x[:, order[i]]``: volume-preserving."""
 
@@ -75,11 +100,11 @@ class Permutation(Bijection):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Reorder dimension 1."""
-        return x[:, self.order], x.new_zeros(len(x))
+        return _gather(x, self.order, self.inverse_order), x.new_zeros(len(x))
 
     def inverse(self, y: Tensor) -> Tensor:
         """Order dimension 1 as it was."""
-        return y[:, self.inverse_order]
+        return y.index_select(1, self.inverse_order)
 
 
 class Flatten(Bijection):

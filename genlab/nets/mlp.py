@@ -32,7 +32,7 @@ class MLPConfig:
     name: Literal["mlp"] = "mlp"
     hidden_dim: Count = 512
     num_layers: Count = 2
-    activation: Activation = "relu"
+    activation: Activation = "gelu"
 
 
 class MLP(nn.Sequential):

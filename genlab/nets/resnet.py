@@ -17,7 +17,7 @@ class ResNetConfig:
     name: Literal["resnet"] = "resnet"
     hidden_channels: Count = 64
     num_blocks: Count = 4
-    activation: Activation = "relu"
+    activation: Activation = "gelu"
 
 
 class ResidualBlock(nn.Module):

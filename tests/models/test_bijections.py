@@ -96,3 +96,9 @@ def test_squeeze_keeps_squares_of_pixels_together():
     x = torch.arange(16.0).view(1, 1, 4, 4)
     y, _ = bijections.Squeeze()(x)
     assert y[0, :, 0, 0].tolist() == [0, 1, 4, 5]
+
+
+def test_a_permutation_can_be_differentiated_twice():
+    permutation = bijections.Permutation(torch.randperm(5))
+    x = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda v: permutation(v)[0].pow(3).sum(), x)

@@ -102,3 +102,14 @@ def test_only_the_parameters_that_stepped_are_averaged():
         model.bias.add_(1.0)
     ema.update([model.weight], step=0)
     assert ema.model.bias.item() == bias
+
+
+def test_weight_decay_leaves_vectors_alone():
+    linear = nn.Linear(3, 3)
+    optimizer = OptimizerConfig(name="SGD", lr=0.1, weight_decay=0.5).build(linear.parameters())
+    weight, bias = linear.weight.clone(), linear.bias.clone()
+    for parameter in linear.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert torch.allclose(linear.weight, 0.95 * weight)
+    assert torch.equal(linear.bias, bias)
