@@ -9,6 +9,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,13 +68,12 @@ class TrainConfig:
 
 
 @config
-class EvalConfig:
-    """The whole configuration of ``genlab eval``."""
+class _RunConfig:
+    """What ``eval`` and ``sample`` take of a run."""
 
     model: dict[str, Any]
     dataset: DatasetConfig
     hardware: HardwareConfig
-    evaluation: dict[str, Any]
     run: str
     run_name: str
     weights: Weights = "best"
@@ -81,16 +81,16 @@ class EvalConfig:
 
 
 @config
-class SampleConfig:
+class EvalConfig(_RunConfig):
+    """The whole configuration of ``genlab eval``."""
+
+    evaluation: dict[str, Any]
+
+
+@config
+class SampleConfig(_RunConfig):
     """The whole configuration of ``genlab sample``."""
 
-    model: dict[str, Any]
-    dataset: DatasetConfig
-    hardware: HardwareConfig
-    run: str
-    run_name: str
-    weights: Weights = "best"
-    plugins: tuple[str, ...] = ()
     n: Count = 25
     seed: Seed = 0
     temperature: Positive | None = None
@@ -127,23 +127,16 @@ def train(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[s
     data = load_splits(settings.dataset, device)
 
     folder = RunFolder(path)
-    resumed = None
-    if settings.resume is None:
-        folder.create(values)
-    else:
-        resumed = checkpoint.load_latest([folder.last, folder.previous])
-        saved = {key: value for key, value in values.items() if key != "resume"}
-        checkpoint.write_atomic(folder.config, OmegaConf.to_yaml(OmegaConf.create(saved)).encode())
     with folder.lock():
+        resumed = _open(folder, values)
         device.prepare(model)
-        log.info("%s: %s", folder.path, _summary_line(settings, model, data, device))
-        logger = RunLogger(folder, None if resumed is None else resumed["step"])
-        logger.text("config", folder.config.read_text())
-        try:
+        step = None if settings.resume is None else (resumed or {"step": 0})["step"]
+        with closing(RunLogger(folder, step)) as logger:
+            logger.text("config", folder.config.read_text())
             trainer = Trainer(model, data, settings.trainer, device, folder, logger, callbacks, settings.seed)
             if resumed is not None:
                 trainer.restore(resumed)
-                log.info("continuing at step %d, epoch %d", trainer.step, trainer.epoch)
+            _announce(settings, trainer)
             trainer.fit()
             loss_curves(folder)
             metrics = {name: value for name, value in trainer.metrics.items() if name.startswith("val/")}
@@ -152,19 +145,39 @@ def train(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[s
                 subject = _subject(model, settings.run_name, settings.dataset, data, others, device)
                 metrics |= _measure(evaluation, subject, folder, logger, trainer.step).metrics
             logger.hparams(_hparams(values), metrics, trainer.step)
-        finally:
-            logger.close()
         folder.update_summary(_summary(settings, trainer, metrics))
     log.info("done: %s", folder.path)
     return metrics
 
 
-def _summary_line(settings: TrainConfig, model: Model, data: Splits, device: Hardware) -> str:
-    parameters = sum(p.numel() for p in model.parameters())
-    return (
-        f"{settings.model['name']} with {parameters:,} parameters on {settings.dataset.name} "
-        f"({len(data.train):,} train, {len(data.val):,} val, {len(data.test):,} test), {device.name}"
+def _open(folder: RunFolder, values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Save the configuration; returns the checkpoint to continue from, if the run is resumed."""
+    if values.get("resume") is None:
+        folder.create(values)
+        return None
+    paths = [path for path in (folder.last, folder.previous) if path.exists()]
+    if not paths:
+        log.warning("%s has no checkpoint yet: starting from the beginning", folder.path)
+    resumed = checkpoint.load_latest(paths) if paths else None
+    saved = {key: value for key, value in values.items() if key != "resume"}
+    checkpoint.write_atomic(folder.config, OmegaConf.to_yaml(OmegaConf.create(saved)).encode())
+    return resumed
+
+
+def _announce(settings: TrainConfig, trainer: Trainer) -> None:
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    sizes = ", ".join(f"{len(getattr(trainer.data, split)):,} {split}" for split in ("train", "val", "test"))
+    log.info("%s", trainer.folder.path)
+    log.info(
+        "%s with %s parameters on %s (%s), %s",
+        settings.model["name"],
+        f"{parameters:,}",
+        settings.dataset.name,
+        sizes,
+        trainer.hardware.name,
     )
+    if trainer.step:
+        log.info("continuing at step %d, epoch %d", trainer.step, trainer.epoch)
 
 
 def _summary(settings: TrainConfig, trainer: Trainer, metrics: Mapping[str, float]) -> dict[str, Any]:
@@ -221,12 +234,9 @@ def evaluate(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dic
     device.prepare(model)
     data = load_splits(settings.dataset, device)
     subject = _subject(model, settings.run_name, settings.dataset, data, others, device)
-    logger = RunLogger(folder)
-    try:
+    with closing(RunLogger(folder)) as logger:
         metrics = dict(_measure(evaluation, subject, folder, logger, step).metrics)
         logger.scalars(step, 0, metrics)
-    finally:
-        logger.close()
     return metrics
 
 

@@ -20,7 +20,7 @@ class Subject:
     """A trained model in ``eval()``, its data, and the further sets that the evaluation asked for."""
 
     model: Model
-    model_name: str
+    run_name: str
     dataset: str
     data: Splits
     others: Mapping[str, DeviceDataset]

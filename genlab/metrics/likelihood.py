@@ -55,7 +55,7 @@ class LikelihoodEvaluation(Evaluation):
             rows.append({"set": f"{subject.dataset} {split}", **summary})
             metrics[f"{split}/log_prob"] = summary["log p(x)"]
             metrics[f"{split}/bits_per_dim"] = summary["bits/dim"]
-        title = f"Likelihood of {subject.model_name} trained on {subject.dataset}"
+        title = f"Likelihood under {subject.run_name}"
         return Result(title, rows, [protocol(subject.model)], metrics, scores, "log p(x), nats per image")
 
     def draw(self, result: Result, folder: Path) -> None:

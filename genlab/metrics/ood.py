@@ -82,7 +82,7 @@ class OODEvaluation(Evaluation):
             "FPR95: share of the other set that passes when 95 % of the test images do",
             protocol(subject.model),
         ]
-        title = f"OOD detection by {subject.model_name} trained on {subject.dataset}"
+        title = f"Out-of-distribution detection by {subject.run_name}"
         return Result(title, rows, notes, metrics, scores, "log p(x), nats per image")
 
     def draw(self, result: Result, folder: Path) -> None:
