@@ -15,26 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genlab import __version__
+from genlab.config import conf_dir
 from genlab.errors import ConfigError, GenlabError, did_you_mean, explain
+from genlab.usage import VERBS, folders, overview, verb_help
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-VERBS = {
-    "train": "train a model; `resume=<run>` continues one",
-    "eval": "measure a trained model: likelihood, out-of-distribution detection",
-    "sample": "draw images from a trained model",
-}
-_EXAMPLES = {
-    "train": "genlab train model=realnvp dataset=fashion_mnist trainer.epochs=5",
-    "eval": "genlab eval run=latest evaluation=ood evaluation.datasets=[mnist_10k,noise]",
-    "sample": "genlab sample run=latest n=25 seed=0 temperature=0.7",
-}
-_GROUPS = {
-    "train": ["model", "dataset", "trainer", "hardware", "callbacks", "evaluation", "experiment"],
-    "eval": ["evaluation", "hardware"],
-    "sample": ["hardware"],
-}
 _FROM_RUN = ("model", "dataset", "trainer", "hardware", "callbacks", "evaluation")
 
 
@@ -45,6 +32,9 @@ def main() -> None:
         _dispatch(sys.argv[1:])
     except KeyboardInterrupt:
         _fail("interrupted", 130)
+    except BrokenPipeError:  # whoever read our output has seen enough: `genlab --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except Exception as error:
         if os.environ.get("GENLAB_TRACEBACK"):
             traceback.print_exc()
@@ -62,7 +52,7 @@ def _dispatch(argv: list[str]) -> None:
         _complete(argv)
         return
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_overview(_folders(argv)))
+        print(overview(folders(argv)))
         return
     if argv[0] in ("-V", "--version"):
         print(f"genlab {__version__}")
@@ -71,12 +61,9 @@ def _dispatch(argv: list[str]) -> None:
     if verb not in VERBS:
         raise ConfigError(f"unknown verb '{verb}'{did_you_mean(verb, VERBS)}")
     if "-h" in arguments or "--help" in arguments:
-        print(_verb_help(verb, _folders(arguments)))
+        print(verb_help(verb, folders(arguments)))
         return
     _run(verb, arguments)
-
-
-# ------------------------------------------------------------------ Hydra
 
 
 def _run(verb: str, arguments: list[str]) -> None:
@@ -85,11 +72,16 @@ def _run(verb: str, arguments: list[str]) -> None:
     # Hydra prints errors and exits by itself unless this is set; here they are raised, and end in one line.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [sys.argv[0], *arguments]
+    _hydra(verb, config_name)
+
+
+def _hydra(verb: str, config_name: str) -> None:
     import hydra
 
-    from genlab.config import conf_dir
+    def job(config: DictConfig) -> float | None:
+        return _job(verb, config)
 
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(_job)()
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(job)()
 
 
 def _from_run(verb: str, arguments: list[str]) -> tuple[str, list[str]]:
@@ -126,7 +118,7 @@ def _value(arguments: Sequence[str], key: str) -> str | None:
     return values[-1] if values else None
 
 
-def _job(config: DictConfig) -> float | None:
+def _job(verb: str, config: DictConfig) -> float | None:
     """One job: what Hydra calls with the composed configuration."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -137,10 +129,10 @@ def _job(config: DictConfig) -> float | None:
     conf = [Path(s.path) for s in hydra.runtime.config_sources if s.schema == "file"]
     try:
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        return _perform(hydra.job.name, values, folder, conf)
+        return _perform(verb, values, folder, conf)
     except Exception as error:
         known = _translate(error)
-        if known is not error:
+        if type(known) is GenlabError:  # nobody expected it: keep where it came from
             with contextlib.suppress(OSError):
                 (folder / "error.txt").write_text(traceback.format_exc())
         if hydra.mode == RunMode.MULTIRUN:
@@ -185,96 +177,18 @@ def _translate(error: Exception) -> GenlabError:
     return explain(error)
 
 
-# ------------------------------------------------------------------ help and completion
-
-
-def _folders(arguments: Sequence[str]) -> list[Path]:
-    """Where YAML groups are looked for: ``--config-dir`` first, then genlab's own."""
-    from genlab.config import conf_dir
-
-    own = [conf_dir()]
-    for i, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        if name in ("--config-dir", "-cd"):
-            value = value or (arguments[i + 1] if i + 1 < len(arguments) else "")
-            return [Path(value), *own]
-    return own
-
-
-def _options(group: str, folders: Sequence[Path]) -> list[tuple[str, str]]:
-    """Names of a group and the first comment in each file."""
-    from genlab.config import option_files
-
-    return [(name, _first_comment(path)) for name, path in option_files(group, folders).items()]
-
-
-def _first_comment(path: Path) -> str:
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("#") and "@package" not in line:
-                return line.removeprefix("#").strip()
-    return ""
-
-
-def _listing(title: str, entries: Sequence[tuple[str, str]]) -> str:
-    width = max((len(name) for name, _ in entries), default=0)
-    return "\n".join([f"{title}:", *(f"  {name:<{width}}  {text}".rstrip() for name, text in entries)])
-
-
-def _overview(folders: Sequence[Path]) -> str:
-    parts = [
-        "genlab runs experiments with deep generative models on small images.",
-        "usage: genlab VERB [key=value ...] [--multirun] [--cfg job] [--config-dir DIR]",
-        _listing("verbs", list(VERBS.items())),
-        _listing("models (model=...)", _options("model", folders)),
-        _listing("datasets (dataset=...)", _options("dataset", folders)),
-        _listing("experiments (experiment=...)", _options("experiment", folders)),
-        "Each verb explains itself: genlab train --help",
-    ]
-    return "\n\n".join(parts)
-
-
-def _verb_help(verb: str, folders: Sequence[Path]) -> str:
-    groups = [_listing(f"{group}=...", _options(group, folders)) for group in _GROUPS[verb]]
-    nested = [
-        _listing(f"{group}=...", _options(group, folders))
-        for group in ("model/net", "trainer/schedule")
-        if verb == "train"
-    ]
-    parts = [
-        f"genlab {verb}: {VERBS[verb]}",
-        f"example: {_EXAMPLES[verb]}",
-        *groups,
-        *nested,
-        _listing(
-            "and",
-            [
-                ("key=value", "any key of the configuration; a,b,c with -m runs one job for each"),
-                ("--cfg job", "print the composed configuration and stop"),
-                ("-m, --multirun", "a sweep"),
-                ("--config-dir DIR", "a folder of your own YAML groups"),
-                ("-sc install=bash", 'tab completion: eval "$(genlab -sc install=bash)"'),
-            ],
-        ),
-    ]
-    return "\n\n".join(parts)
-
-
 def _complete(argv: list[str]) -> None:
     """Tab completion: the verbs by us, everything behind a verb by Hydra."""
-    import hydra
-
-    from genlab.config import conf_dir
-
     program, _, line = os.environ.get("COMP_LINE", "").partition(" ")
     verb, space, rest = line.lstrip().partition(" ")
     if any("query=" in a for a in argv) and (not space or verb not in VERBS):
         print(" ".join(VERBS))
         return
+    verb = verb if verb in VERBS else "train"
     os.environ["COMP_LINE"] = f"{program} {rest}"
     try:
         _from_run(verb, rest.split())
     except GenlabError:
         _offer({}, verb)
     sys.argv = [sys.argv[0], *argv]
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb or "train")(_job)()
+    _hydra(verb, verb)
