@@ -190,5 +190,5 @@ def _complete(argv: list[str]) -> None:
         _from_run(verb, rest.split())
     except GenlabError:
         _offer({}, verb)
-    sys.argv = [sys.argv[0], *argv]
+    sys.argv = [sys.argv[0], *(a for a in argv if a not in VERBS)]
     _hydra(verb, verb)
