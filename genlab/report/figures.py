@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,18 +29,17 @@ _STYLE: Any = {
 
 
 def grid(images: Tensor) -> Tensor:
-    """Uint8 images ``(N, C, H, W)`` -> one square grid ``(3, H', W')`` with the fewest empty places."""
-    columns = int(-(-(len(images) ** 0.5) // 1))
-    picture: Tensor = make_grid(images, nrow=columns, padding=2, pad_value=255)
+    """Uint8 images ``(N, C, H, W)`` -> one grid ``(3, H', W')`` as square as can be, enlarged to be seen."""
+    columns = math.ceil(len(images) ** 0.5)
+    factor = max(1, 112 // images.shape[-1])
+    large = images.cpu().repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    picture: Tensor = make_grid(large, nrow=columns, padding=2 * factor, pad_value=255)
     return picture
 
 
 def save_grid(images: Tensor, path: Path) -> None:
-    """Write the grid of ``images`` as PNG, small images enlarged to be seen."""
-    picture = grid(images.cpu()).permute(1, 2, 0)
-    factor = max(1, 128 // images.shape[-1])
-    picture = picture.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
-    mpl.image.imsave(path, picture.numpy())
+    """Write the grid of ``images`` as PNG."""
+    mpl.image.imsave(path, grid(images).permute(1, 2, 0).contiguous().numpy())
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -57,7 +57,15 @@ def histograms(scores: Mapping[str, Tensor], label: str, title: str, path: Path)
         figure = Figure(figsize=(7, 4))
         axes = figure.subplots()
         for name, values in scores.items():
-            axes.hist(values.numpy(), bins=bins, range=(low, high), density=True, alpha=0.5, label=name)
+            axes.hist(
+                values.numpy(),
+                bins=bins,
+                range=(low, high),
+                density=True,
+                histtype="stepfilled",
+                alpha=0.45,
+                label=name,
+            )
         axes.set(xlabel=label, ylabel="density", title=title)
         axes.legend(frameon=False)
         save(figure, path)
