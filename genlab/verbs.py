@@ -264,6 +264,7 @@ def _measure(
     target = folder.folder("evaluation") / f"{name}.json"
     checkpoint.write_atomic(target, (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
     evaluation.draw(result, folder.folder("figures"))
+    log.info("%s, figures in %s", target, folder.folder("figures"))
     for set_name, scores in result.scores.items():
         logger.histogram(f"evaluation/{name}/{set_name}", scores, step)
     return result

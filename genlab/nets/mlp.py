@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from genlab.config import Count, config
 
@@ -25,14 +26,27 @@ def activation(name: Activation) -> nn.Module:
     return _ACTIVATIONS[name]()
 
 
+class TanhFeatures(nn.Module):
+    """``x`` -> ``[x, tanh(2x)]`` along dimension 1, for inputs with heavy tails such as logits of pixels.
+
+    Most of what varies in the logit of a black pixel is dequantisation noise; bounded, it no longer drowns
+    the difference between black and grey.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, D, ...)`` -> ``(B, 2D, ...)``."""
+        return torch.cat([x, torch.tanh(2 * x)], dim=1)
+
+
 @config
 class MLPConfig:
-    """``num_layers`` hidden layers of ``hidden_dim`` units each."""
+    """``num_layers`` hidden layers of ``hidden_dim`` units each, on :class:`TanhFeatures` if asked for."""
 
     name: Literal["mlp"] = "mlp"
     hidden_dim: Count = 512
     num_layers: Count = 2
     activation: Activation = "gelu"
+    tanh_features: bool = False
 
 
 class MLP(nn.Sequential):
@@ -40,6 +54,8 @@ class MLP(nn.Sequential):
 
     def __init__(self, config: MLPConfig, in_dim: int, out_dim: int) -> None:
         layers: list[nn.Module] = []
+        if config.tanh_features:
+            layers, in_dim = [TanhFeatures()], 2 * in_dim
         for _ in range(config.num_layers):
             layers += [nn.Linear(in_dim, config.hidden_dim), activation(config.activation)]
             in_dim = config.hidden_dim

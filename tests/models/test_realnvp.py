@@ -17,6 +17,7 @@ VARIANTS = [
     (MLP, "random", DataSpec(1, 4, 4)),
     (MLP, "reverse", DataSpec(1, 3, 3)),
     (MLP, "checkerboard", DataSpec(3, 2, 4)),
+    (MLPConfig(hidden_dim=8, tanh_features=True), "random", DataSpec(1, 4, 4)),
     (MLP, "channel", DataSpec(1, 4, 4)),
     (CONV, "random", DataSpec(3, 4, 4)),
     (CONV, "checkerboard", DataSpec(1, 4, 4)),
