@@ -49,14 +49,16 @@ def build_callbacks(values: Mapping[str, Mapping[str, Any] | None]) -> dict[str,
     }
 
 
-def build_evaluation(values: Mapping[str, Any] | None, model: Callable[..., Model]) -> Evaluation | None:
+def build_evaluation(
+    values: Mapping[str, Any] | None, model: Callable[..., Model], dataset: DatasetConfig
+) -> Evaluation | None:
     """The evaluation, checked against the class of the model; ``None`` where none is wanted."""
-    if values is None:
+    if not values:
         return None
     cls, settings = _component(EVALUATIONS, values, "evaluation")
     evaluation: Evaluation = cls(settings)
     assert isinstance(model, type)
-    evaluation.check(model)
+    evaluation.check(model, dataset)
     return evaluation
 
 
@@ -107,8 +109,8 @@ def on_device(images: Images, device: Hardware) -> DeviceDataset:
     return DeviceDataset(images.images, images.labels, device.device, where)
 
 
-def load_run(model: Model, folder: RunFolder, weights: Weights) -> int:
-    """Fill ``model`` with the weights of a run, averaged ones where it has them; returns their step.
+def load_run(model: Model, folder: RunFolder, weights: Weights) -> tuple[int, int]:
+    """Fill ``model`` with the weights of a run, averaged ones where it has them; returns their step and epoch.
 
     Raises:
         CheckpointError: nothing was saved yet, or nothing can be read.
@@ -121,5 +123,4 @@ def load_run(model: Model, folder: RunFolder, weights: Weights) -> int:
         )
     state = checkpoint.load_latest(present)
     load_weights(model, state["ema"] or state["model"])
-    step: int = state["step"]
-    return step
+    return state["step"], state["epoch"]

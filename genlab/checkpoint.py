@@ -30,7 +30,7 @@ _COMMENT_SIZE = len(_LABEL) + 64
 
 def write_atomic(path: Path, data: bytes, keep: Path | None = None) -> None:
     """Put ``data`` at ``path``: written beside it, forced to disk, renamed; the old file moves to ``keep``."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.part")  # one name, so that a killed writer leaves no litter
     try:
         with temporary.open("wb") as file:
             file.write(data)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from genlab import __version__
 from genlab.config import conf_dir
 from genlab.errors import ConfigError, GenlabError, did_you_mean, explain
-from genlab.usage import VERBS, folders, overview, verb_help
+from genlab.usage import FLAGS, VERBS, folders, overview, verb_help
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -57,13 +57,26 @@ def _dispatch(argv: list[str]) -> None:
     if argv[0] in ("-V", "--version"):
         print(f"genlab {__version__}")
         return
-    verb, arguments = argv[0], argv[1:]
+    verb, arguments = argv[0], _tidy(argv[1:])
     if verb not in VERBS:
         raise ConfigError(f"unknown verb '{verb}'{did_you_mean(verb, VERBS)}")
     if "-h" in arguments or "--help" in arguments:
         print(verb_help(verb, folders(arguments)))
         return
     _run(verb, arguments)
+
+
+def _tidy(arguments: list[str]) -> list[str]:
+    """Overrides first, then flags, as Hydra's parser wants them; ``group=null`` as ``~group``."""
+    for flag in arguments:
+        name = flag.partition("=")[0]
+        if name.startswith("-") and name not in FLAGS:
+            raise ConfigError(f"unknown flag '{name}'{did_you_mean(name, FLAGS)}")
+    overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+    rest = [a for a in arguments if a not in overrides]
+    overrides = [a for a in overrides if a != "experiment=null"]
+    nulls = {f"{group}=null": f"~{group}" for group in _FROM_RUN}
+    return [*(nulls.get(a, a) for a in overrides), *rest]
 
 
 def _run(verb: str, arguments: list[str]) -> None:
@@ -92,11 +105,11 @@ def _from_run(verb: str, arguments: list[str]) -> tuple[str, list[str]]:
         return verb, arguments
     from genlab.run_folder import find
 
-    folder = find(given or "latest", Path(_value(arguments, "output_dir") or "outputs"))
+    folder = find(given or "latest", Path(_value(arguments, "output_dir") or "outputs"), key)
     _offer(folder.load_config(), verb)
     others = [a for a in arguments if not a.startswith((f"{key}=", "output_dir="))]
     quoted = str(folder.path).replace("'", "\\'")
-    return ("resume" if verb == "train" else verb), [*others, f"{key}='{quoted}'"]
+    return ("resume" if verb == "train" else verb), [f"{key}='{quoted}'", *others]
 
 
 def _offer(saved: Mapping[str, Any], verb: str) -> None:

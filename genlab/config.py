@@ -49,7 +49,7 @@ def config(cls: type[T]) -> type[T]:
     >>> Config(num_flows=4)
     Config(num_flows=4)
     """
-    settings = pydantic.ConfigDict(extra="forbid", strict=True, validate_default=True)
+    settings = pydantic.ConfigDict(extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
     make = pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=settings)
     made: type[T] = make(cls)  # type: ignore[assignment]
     return made

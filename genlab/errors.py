@@ -65,7 +65,7 @@ def explain(error: Exception) -> GenlabError:
     if starved or "can't allocate memory" in text or "not enough memory" in text:
         return TrainingError(
             "out of memory; lower trainer.batch_size (evaluation.batch_size, batch_size for eval, sample) "
-            "or the size of the model; the last checkpoint is kept"
+            "or the size of the model; the last good checkpoint, if there is one, is kept"
         )
     first = text.strip().splitlines()[0] if text.strip() else "no message"
     return GenlabError(
@@ -80,7 +80,7 @@ def _explain_os_error(error: OSError) -> GenlabError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return TrainingError(
             f"no room to write{where}: {reason}; free some, or set output_dir to another disk; "
-            "the last checkpoint is kept"
+            "the last good checkpoint, if there is one, is kept"
         )
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT):
         return ConfigError(f"can't write{where}: {reason}; set output_dir to a folder of yours")

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from genlab.checkpoint import write_atomic
 from genlab.run_folder import RunFolder
 
 _HEADER = ["step", "epoch", "name", "value"]
@@ -72,7 +73,8 @@ class RunLogger:
 
 def _drop_after(folder: RunFolder, step: int) -> None:
     rows = [row for row in csv.DictReader(io.StringIO(folder.metrics.read_text())) if row["value"]]
-    with folder.metrics.open("w", newline="") as file:
-        writer = csv.DictWriter(file, _HEADER)
-        writer.writeheader()
-        writer.writerows(row for row in rows if int(row["step"]) <= step)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, _HEADER)
+    writer.writeheader()
+    writer.writerows(row for row in rows if int(row["step"]) <= step)
+    write_atomic(folder.metrics, text.getvalue().encode())

@@ -43,7 +43,7 @@ class Meter:
             raise TrainingError(
                 f"the term '{self._names[group][j]}' is {values[i, j].item()} at step {rows[i][0]} "
                 f"(group '{group}'); lower trainer.optimizer.lr or set trainer.clip_grad_norm; "
-                "the last good checkpoint is kept"
+                "the last good checkpoint, if there is one, is kept"
             )
 
     def read(self) -> dict[str, float]:

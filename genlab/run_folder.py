@@ -20,6 +20,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from genlab.checkpoint import write_atomic
 from genlab.errors import CheckpointError, ConfigError
 
 CONFIG = "config.yaml"
@@ -59,6 +60,11 @@ class RunFolder:
                 f"{self.path} holds a run already; continue it with resume={self.path} or name another folder"
             ) from None
 
+    def replace_config(self, values: Mapping[str, Any]) -> None:
+        """Save the configuration with which a run goes on."""
+        saved = OmegaConf.create({key: value for key, value in values.items() if key != "resume"})
+        write_atomic(self.config, OmegaConf.to_yaml(saved).encode())
+
     def load_config(self) -> dict[str, Any]:
         """The saved configuration.
 
@@ -88,12 +94,17 @@ class RunFolder:
 
     def update_summary(self, values: Mapping[str, Any]) -> None:
         """Merge ``values`` into ``summary.json``."""
-        summary = json.loads(self.summary.read_text()) if self.summary.exists() else {}
-        self.summary.write_text(json.dumps(summary | dict(values), indent=2) + "\n")
+        try:
+            summary = json.loads(self.summary.read_text())
+        except (FileNotFoundError, ValueError):
+            summary = {}
+        write_atomic(self.summary, (json.dumps(summary | dict(values), indent=2) + "\n").encode())
 
 
-def find(name: str, outputs: Path) -> RunFolder:
+def find(name: str, outputs: Path, key: str = "run") -> RunFolder:
     """The run folder of that name: a path, or ``latest`` for the newest one under ``outputs``.
+
+    ``key`` is the setting that named it, for the message.
 
     Raises:
         CheckpointError: there is none, or it is no run's.
@@ -101,11 +112,11 @@ def find(name: str, outputs: Path) -> RunFolder:
     if name != "latest":
         folder = RunFolder(Path(name).expanduser().resolve())
         if not folder.config.is_file():
-            raise CheckpointError(f"run={name} is no run: there is no {folder.config}")
+            raise CheckpointError(f"{key}={name} is no run: there is no {folder.config}")
         return folder
     configs = sorted(outputs.glob(f"**/{CONFIG}"), key=lambda path: path.stat().st_mtime)
     if not configs:
         raise CheckpointError(
-            f"run=latest: there is no run under {outputs.resolve()}; train one, or name its folder"
+            f"{key}=latest: there is no run under {outputs.resolve()}; train one, or name its folder"
         )
     return RunFolder(configs[-1].parent.resolve())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import textwrap
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -48,6 +49,23 @@ class Group:
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = lr
 
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's state, and whose it is."""
+        return {"name": self.config.optimizer.name, "state": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`state_dict` gave.
+
+        Raises:
+            CheckpointError: it is another optimizer's.
+        """
+        if state["name"] != self.config.optimizer.name:
+            raise CheckpointError(
+                f"trainer.optimizer.name={self.config.optimizer.name}: the run was trained with "
+                f"{state['name']}, and a resumed run keeps its optimizer"
+            )
+        self.optimizer.load_state_dict(state["state"])
+
     @property
     def lr(self) -> float:
         """The learning rate of the last step."""
@@ -85,11 +103,10 @@ class Trainer:
         compile_model(list(model.compiled()), hardware.config.compile)
         self.meter = Meter()
         self.stage_configs = config.by_stage(model.stages())
-        self.stage_index = self.epoch = self.batch = self.step = self.stage_step = 0
+        self.step, self.elapsed = 0, 0.0
         self.best: float | None = None
-        self.elapsed = 0.0
         self.metrics: dict[str, float] = {}
-        self._restored: Mapping[str, Any] | None = None
+        self._enter(0)
 
     # ------------------------------------------------------------------ the loop, top to bottom
 
@@ -100,27 +117,30 @@ class Trainer:
             TrainingError: a loss term is not finite.
             SystemExit: SIGINT (130) or SIGTERM (143) came; the state is saved.
         """
-        with interruption() as interrupted:
-            for index, stage in enumerate(self.model.stages()):
-                if index >= self.stage_index:
-                    self._train_stage(index, stage, interrupted)
-        self._call("on_train_end")
-
-    def _train_stage(self, index: int, stage: Stage, interrupted: Interruption) -> None:
-        if index > self.stage_index:
-            self.epoch = self.batch = self.stage_step = 0
-            self.best = None
-        self.stage_index, self.stage = index, stage
-        self.stage_config = self.stage_configs[stage.name]
-        self.steps_per_epoch = max(1, len(self.data.train) // self.stage_config.batch_size)
-        self.total_steps = self.stage_config.epochs * self.steps_per_epoch
-        self.total_steps = min(self.total_steps, self.stage_config.max_steps or self.total_steps)
-        self.groups = self._build_groups(stage)
         if self.step == 0:
             self.model.initialize(next(self._batches(epoch=0)))
             if self.ema is not None:
                 self.ema.reset(self.model)
-        with Progress(stage.name, self.total_steps, self.stage_step) as progress:
+        with interruption() as interrupted:
+            self._train_stage(interrupted)
+            for index in range(self.stage_index + 1, len(self.model.stages())):
+                self._enter(index)
+                self._train_stage(interrupted)
+        self._call("on_train_end")
+
+    def _enter(self, index: int) -> None:
+        """Stand at the beginning of a stage."""
+        self.stage_index, self.stage = index, self.model.stages()[index]
+        self.epoch = self.batch = self.stage_step = 0
+        self.best = None
+        self.stage_config = self.stage_configs[self.stage.name]
+        self.steps_per_epoch = self.data.train.num_batches(self.stage_config.batch_size)
+        self.total_steps = self.stage_config.epochs * self.steps_per_epoch
+        self.total_steps = min(self.total_steps, self.stage_config.max_steps or self.total_steps)
+        self.groups = self._build_groups(self.stage)
+
+    def _train_stage(self, interrupted: Interruption) -> None:
+        with Progress(self.stage.name, self.total_steps, self.stage_step) as progress:
             while self.stage_step < self.total_steps and not self._stopped():
                 self._train_epoch(progress, interrupted)
 
@@ -132,12 +152,12 @@ class Trainer:
             self.step, self.stage_step, self.batch = self.step + 1, self.stage_step + 1, self.batch + 1
             if self.stage_step % self.config.log_every == 0:
                 self._log_window(progress)
+            if self.batch == self.steps_per_epoch or self.stage_step == self.total_steps:
+                break  # what an epoch ends with comes before it is saved or left
             if interrupted.signal:
                 self._leave(interrupted)
             if self.config.checkpoint_every and self.step % self.config.checkpoint_every == 0:
                 self._save()
-            if self.stage_step >= self.total_steps:
-                break
         self._log_window(progress)
         self.epoch, self.batch = self.epoch + 1, 0
         self._validate()
@@ -267,10 +287,6 @@ class Trainer:
                 parameter.requires_grad_(True)
             config = self.stage_config.override(self.config.groups.get(name, {}), f"trainer.groups.{name}")
             groups[name] = Group(name, parameters, config, config.optimizer.build(parameters))
-        if self._restored is not None:
-            for name, group in groups.items():
-                group.optimizer.load_state_dict(self._restored[name])
-            self._restored = None
         return groups
 
     # ------------------------------------------------------------------ saving
@@ -291,7 +307,7 @@ class Trainer:
             "stage_index": self.stage_index,
             "batch": self.batch,
             "stage_step": self.stage_step,
-            "optimizers": {name: group.optimizer.state_dict() for name, group in self.groups.items()},
+            "optimizers": {name: group.state_dict() for name, group in self.groups.items()},
             "callbacks": {name: callback.state_dict() for name, callback in self.callbacks.items()},
             "random": self.hardware.random_state(),
             "best": self.best,
@@ -317,11 +333,13 @@ class Trainer:
             load_weights(self.ema.model, state["ema"])
         for name, callback in self.callbacks.items():
             callback.load_state_dict(state["callbacks"].get(name, {}))
-        for name in ("stage_index", "epoch", "batch", "step", "stage_step", "best", "elapsed"):
+        self._enter(state["stage_index"])
+        for name in ("epoch", "batch", "step", "stage_step", "best", "elapsed"):
             setattr(self, name, state[name])
+        for name, group in self.groups.items():
+            group.load_state_dict(state["optimizers"][name])
         self.metrics = dict(state["metrics"])
         self.meter.load_state_dict(state["meter"], self.hardware.device)
-        self._restored = state["optimizers"]
         self.hardware.set_random_state(state["random"])
 
 
@@ -334,7 +352,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any]) -> None:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        reason = textwrap.shorten(str(error).partition("\n")[2] or str(error), 160, placeholder=" ...")
         raise CheckpointError(f"the checkpoint doesn't fit the model: {reason}") from None
 
 

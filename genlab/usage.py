@@ -12,6 +12,12 @@ VERBS = {
     "eval": "measure a trained model: likelihood, out-of-distribution detection",
     "sample": "draw images from a trained model",
 }
+FLAGS = [
+    *("-h", "--help", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p"),
+    *("--run", "-r", "--multirun", "-m", "--shell-completion", "-sc", "--config-path", "-cp"),
+    *("--config-name", "-cn", "--config-dir", "-cd", "--experimental-rerun", "--info", "-i"),
+]
+"""What Hydra's own parser takes behind a verb."""
 _EXAMPLES = {
     "train": "genlab train model=realnvp dataset=fashion_mnist trainer.epochs=5",
     "eval": "genlab eval run=latest evaluation=ood evaluation.datasets=[mnist_10k,noise]",

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from pydantic import Field
 from torch import Tensor
 
@@ -117,14 +116,16 @@ def train(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[s
     settings = parse(TrainConfig, values)
     build = model_builder(settings.model)
     callbacks = build_callbacks(settings.callbacks)
-    evaluation = build_evaluation(settings.evaluation, build.func)
+    evaluation = build_evaluation(settings.evaluation, build.func, settings.dataset)
     device = hardware.select(settings.hardware)
     spec = data_spec(settings.dataset)
     torch.manual_seed(settings.seed)
     model = build(spec)
-    settings.trainer.by_stage(model.stages())  # a misspelt stage ends here, before anything is fetched
+    stages = settings.trainer.by_stage(model.stages())  # before anything is fetched
     others = fetch_sets(settings.dataset, evaluation, conf, spec)
     data = load_splits(settings.dataset, device)
+    for stage in stages.values():
+        data.train.num_batches(stage.batch_size)
 
     folder = RunFolder(path)
     with folder.lock():
@@ -136,6 +137,8 @@ def train(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[s
             trainer = Trainer(model, data, settings.trainer, device, folder, logger, callbacks, settings.seed)
             if resumed is not None:
                 trainer.restore(resumed)
+            if settings.resume is not None:
+                folder.replace_config(values)
             _announce(settings, trainer)
             trainer.fit()
             loss_curves(folder)
@@ -151,17 +154,15 @@ def train(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[s
 
 
 def _open(folder: RunFolder, values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Save the configuration; returns the checkpoint to continue from, if the run is resumed."""
+    """Begin a run by saving its configuration; of a resumed one, the checkpoint to continue from."""
     if values.get("resume") is None:
         folder.create(values)
         return None
     paths = [path for path in (folder.last, folder.previous) if path.exists()]
     if not paths:
         log.warning("%s has no checkpoint yet: starting from the beginning", folder.path)
-    resumed = checkpoint.load_latest(paths) if paths else None
-    saved = {key: value for key, value in values.items() if key != "resume"}
-    checkpoint.write_atomic(folder.config, OmegaConf.to_yaml(OmegaConf.create(saved)).encode())
-    return resumed
+        return None
+    return checkpoint.load_latest(paths)
 
 
 def _announce(settings: TrainConfig, trainer: Trainer) -> None:
@@ -224,19 +225,19 @@ def evaluate(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dic
     settings = parse(EvalConfig, values)
     folder = RunFolder(path)
     build = model_builder(settings.model)
-    evaluation = build_evaluation(settings.evaluation, build.func)
+    evaluation = build_evaluation(settings.evaluation, build.func, settings.dataset)
     assert evaluation is not None
     device = hardware.select(settings.hardware)
     spec = data_spec(settings.dataset)
     model = build(spec)
-    step = load_run(model, folder, settings.weights)
+    step, epoch = load_run(model, folder, settings.weights)
     others = fetch_sets(settings.dataset, evaluation, conf, spec)
     device.prepare(model)
     data = load_splits(settings.dataset, device)
     subject = _subject(model, settings.run_name, settings.dataset, data, others, device)
     with closing(RunLogger(folder)) as logger:
         metrics = dict(_measure(evaluation, subject, folder, logger, step).metrics)
-        logger.scalars(step, 0, metrics)
+        logger.scalars(step, epoch, metrics)
     return metrics
 
 
@@ -295,7 +296,8 @@ def sample(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[
     if settings.format == "png":
         save_grid(images, target)
     else:
-        np.savez_compressed(target, images=images.numpy())
+        with target.open("wb") as file:  # a file, lest numpy add an ending of its own
+            np.savez_compressed(file, images=images.numpy())
     log.info("%d images: %s", settings.n, target)
     return {}
 

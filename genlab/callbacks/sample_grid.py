@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from genlab.callbacks.base import Callback, Snapshot
-from genlab.config import Count, Seed, config
+from genlab.config import Count, config
 from genlab.registry import CALLBACKS
 from genlab.report.figures import grid, save_grid
 from genlab.types import Samples
@@ -11,11 +11,10 @@ from genlab.types import Samples
 
 @config
 class SampleGridConfig:
-    """``n`` samples from one seed every so many epochs; ``figures`` are the grids drawn at the end."""
+    """``n`` samples every so many epochs; ``figures`` are the grids drawn at the end."""
 
     every: Count = 1
     n: Count = 25
-    seed: Seed = 0
     figures: tuple[Count, ...] = (9, 16, 25)
 
 

@@ -45,10 +45,8 @@ class DeviceDataset:
         y = None if self.labels is None else self.labels[index].to(self.device, non_blocking=True)
         return Batch(x, y)
 
-    def epoch(self, batch_size: int, seed: int, start: int = 0) -> Iterator[Batch]:
-        """Shuffled batches of equal size, the remainder left out, from batch ``start`` on.
-
-        The order depends on ``seed`` alone, so that an epoch can be taken up in its middle.
+    def num_batches(self, batch_size: int) -> int:
+        """Batches of an epoch.
 
         Raises:
             ConfigError: the batch is larger than the set.
@@ -57,9 +55,16 @@ class DeviceDataset:
             raise ConfigError(
                 f"trainer.batch_size={batch_size} is larger than the {len(self)} training images; lower it"
             )
+        return len(self) // batch_size
+
+    def epoch(self, batch_size: int, seed: int, start: int = 0) -> Iterator[Batch]:
+        """Shuffled batches of equal size, the remainder left out, from batch ``start`` on.
+
+        The order depends on ``seed`` alone, so that an epoch can be taken up in its middle.
+        """
         generator = torch.Generator(self.images.device).manual_seed(seed)
         order = torch.randperm(len(self), generator=generator, device=self.images.device)
-        for i in range(start, len(self) // batch_size):
+        for i in range(start, self.num_batches(batch_size)):
             yield self.batch(order[i * batch_size : (i + 1) * batch_size])
 
     def in_order(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:

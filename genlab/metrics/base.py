@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from genlab.data import DatasetConfig
 from genlab.data.device import DeviceDataset, Splits
 from genlab.errors import ConfigError
 from genlab.hardware import Hardware
@@ -53,11 +54,11 @@ class Evaluation:
         """Names of the sets needed beside the model's own; they are fetched before any work."""
         return []
 
-    def check(self, model: type[Model]) -> None:
-        """Whether a model of this class can be evaluated at all, before any work.
+    def check(self, model: type[Model], dataset: DatasetConfig) -> None:
+        """Whether a model of this class can be evaluated on its dataset at all, before any work.
 
         Raises:
-            ConfigError: it lacks the capability.
+            ConfigError: it lacks the capability, or the dataset the images.
         """
 
     def run(self, subject: Subject) -> Result:

@@ -12,7 +12,9 @@ from rich.progress import track
 from torch import Tensor
 
 from genlab.config import Count, Seed, config
+from genlab.data import DatasetConfig
 from genlab.data.device import DeviceDataset
+from genlab.errors import ConfigError
 from genlab.likelihood import bits_per_dim
 from genlab.metrics.base import Evaluation, Result, Subject, require_likelihood
 from genlab.models.base import Model
@@ -39,9 +41,11 @@ class LikelihoodEvaluation(Evaluation):
     Config = LikelihoodConfig
     config: LikelihoodConfig
 
-    def check(self, model: type[Model]) -> None:
-        """The model must have a likelihood."""
+    def check(self, model: type[Model], dataset: DatasetConfig) -> None:
+        """The model must have a likelihood, and every split images."""
         require_likelihood("likelihood", model)
+        if "val" in self.config.splits and not dataset.num_val:
+            raise ConfigError("evaluation.splits has val, and dataset.num_val=0 holds nothing out for it")
 
     def run(self, subject: Subject) -> Result:
         """One row for each split."""
@@ -53,8 +57,8 @@ class LikelihoodEvaluation(Evaluation):
             scores[split] = log_probs(subject, data, self.config.batch_size, self.config.max_images)
             summary = summarise(scores[split], subject.model.spec.dim)
             rows.append({"set": f"{subject.dataset} {split}", **summary})
-            metrics[f"{split}/log_prob"] = summary["log p(x)"]
-            metrics[f"{split}/bits_per_dim"] = summary["bits/dim"]
+            metrics[f"likelihood/{split}/log_prob"] = summary["log p(x)"]
+            metrics[f"likelihood/{split}/bits_per_dim"] = summary["bits/dim"]
         title = f"Likelihood under {subject.run_name}"
         return Result(title, rows, [protocol(subject.model)], metrics, scores, "log p(x), nats per image")
 

@@ -14,6 +14,7 @@ from torchmetrics.functional.classification import (
 )
 
 from genlab.config import Count, Seed, config
+from genlab.data import DatasetConfig
 from genlab.metrics.base import Evaluation, Result, Subject, require_likelihood
 from genlab.metrics.likelihood import log_probs, protocol, summarise
 from genlab.models.base import Model
@@ -54,7 +55,7 @@ class OODEvaluation(Evaluation):
         """The sets to tell apart from the model's own."""
         return self.config.datasets
 
-    def check(self, model: type[Model]) -> None:
+    def check(self, model: type[Model], dataset: DatasetConfig) -> None:
         """The model must have a likelihood."""
         require_likelihood("ood", model)
 

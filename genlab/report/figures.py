@@ -39,7 +39,7 @@ def grid(images: Tensor) -> Tensor:
 
 def save_grid(images: Tensor, path: Path) -> None:
     """Write the grid of ``images`` as PNG."""
-    mpl.image.imsave(path, grid(images).permute(1, 2, 0).contiguous().numpy())
+    mpl.image.imsave(path, grid(images).permute(1, 2, 0).contiguous().numpy(), format="png")
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -46,11 +46,6 @@ UNMEASURED = ["evaluation.splits=[test]", "evaluation.max_images=2"]
 QUIET = [*TINY, *UNWATCHED, *UNMEASURED]
 
 
-def bug(*values: Any, reason: str) -> Any:
-    """Parameters for which a test is known to fail; the mark goes when the bug does."""
-    return pytest.param(*values, marks=pytest.mark.xfail(strict=True, reason=reason))
-
-
 @dataclass(frozen=True)
 class Outcome:
     """How a command ended and what it printed."""

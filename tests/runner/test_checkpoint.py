@@ -128,7 +128,6 @@ def test_a_killed_writer_leaves_a_checkpoint(kills, here):
     assert max(steps) > 0  # the writer did get to write
 
 
-@pytest.mark.xfail(strict=True, reason="a killed writer's temporary file stays for ever")
 def test_what_a_killed_writer_left_is_cleared_away(here):
     (here / ".last.pt.999999999").write_bytes(b"half")
     checkpoint.save(here / "last.pt", _state(1))

@@ -32,7 +32,6 @@ def test_option_has_the_keys_of_its_class(option):
     build_evaluation(settings.evaluation, model_builder(settings.model).func)
 
 
-@pytest.mark.xfail(strict=True, reason="callbacks/default.yaml has no sample_grid.seed")
 def test_every_key_of_the_configuration_is_written_in_yaml():
     """So that any of them can be overridden without a plus, and ``--cfg job`` shows it."""
     settings = parse(TrainConfig, _compose())

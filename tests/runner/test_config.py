@@ -3,7 +3,6 @@
 from typing import Annotated, Literal
 
 import pytest
-from harness import bug
 from pydantic import Field
 
 from genlab.config import Count, Fraction, Positive, config, load_option, option_files, parse
@@ -83,7 +82,7 @@ def test_what_means_the_same_is_taken(values, key, parsed):
         ({"rate": True}, "x.rate=True: input should be a valid number"),
         ({"rate": "1e-3"}, "x.rate='1e-3': input should be a valid number"),
         ({"rate": float("nan")}, "x.rate=nan"),
-        bug({"rate": float("inf")}, "x.rate=inf", reason="infinity is taken for a number"),
+        ({"rate": float("inf")}, "x.rate=inf"),
         ({"share": 1.01}, "x.share=1.01: input should be less than or equal to 1"),
         ({"share": -0.01}, "x.share=-0.01: input should be greater than or equal to 0"),
         ({"sizes": [9, 0]}, "x.sizes.1=0: input should be greater than or equal to 1"),

@@ -75,9 +75,6 @@ def events(finished):
     ).Reload()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the evaluation's train/bits_per_dim adds a point to the training's curve"
-)
 def test_tensorboard_has_the_numbers_of_metrics_csv(events, finished):
     for name in {row[2] for row in rows(finished)}:
         read = [(event.step, event.value) for event in events.Scalars(name)]
