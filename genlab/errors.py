@@ -82,6 +82,6 @@ def _explain_os_error(error: OSError) -> GenlabError:
             f"no room to write{where}: {reason}; free some, or set output_dir to another disk; "
             "the last good checkpoint, if there is one, is kept"
         )
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT):
-        return ConfigError(f"can't write{where}: {reason}; set output_dir to a folder of yours")
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENOENT):
+        return ConfigError(f"can't write{where}: {reason}; name a folder of yours (output_dir)")
     return GenlabError(f"can't use{where}: {reason}")

@@ -258,9 +258,9 @@ def test_a_run_that_never_began_is_not_the_latest(here):
     assert str(run) in genlab("sample").out
 
 
-def test_sampling_to_a_file_of_unknown_kind(run):
-    outcome = genlab("sample", f"run={run}", "output=grid.foo")
-    assert "grid.foo" in outcome.complaint()
+def test_sampling_to_a_folder_is_refused(run, here):
+    outcome = genlab("sample", f"run={run}", f"output={here}")
+    assert str(here) in outcome.complaint()
     assert outcome.code == 2
 
 

@@ -129,7 +129,7 @@ def test_a_killed_writer_leaves_a_checkpoint(kills, here):
 
 
 def test_what_a_killed_writer_left_is_cleared_away(here):
-    (here / ".last.pt.999999999").write_bytes(b"half")
+    (here / ".last.pt.part").write_bytes(b"half")
     checkpoint.save(here / "last.pt", _state(1))
     assert [path.name for path in here.iterdir()] == ["last.pt"]
 

@@ -29,7 +29,7 @@ def test_option_has_the_keys_of_its_class(option):
     values = _compose(option)
     settings = parse(TrainConfig, values)
     build_callbacks(settings.callbacks)
-    build_evaluation(settings.evaluation, model_builder(settings.model).func)
+    build_evaluation(settings.evaluation, model_builder(settings.model).func, settings.dataset)
 
 
 def test_every_key_of_the_configuration_is_written_in_yaml():
