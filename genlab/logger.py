@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from genlab.checkpoint import write_atomic
+from genlab.files import write_atomic
 from genlab.run_folder import RunFolder
 
 _HEADER = ["step", "epoch", "name", "value"]

@@ -20,8 +20,8 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from genlab.checkpoint import write_atomic
 from genlab.errors import CheckpointError, ConfigError
+from genlab.files import write_atomic
 
 CONFIG = "config.yaml"
 

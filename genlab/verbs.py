@@ -34,6 +34,7 @@ from genlab.config import Count, Positive, Seed, config, parse
 from genlab.data import DatasetConfig, data_spec, load_images
 from genlab.data.device import Splits
 from genlab.errors import ConfigError
+from genlab.files import write_atomic
 from genlab.hardware import Hardware, HardwareConfig
 from genlab.logger import RunLogger
 from genlab.metrics.base import Evaluation, Result, Subject
@@ -263,7 +264,7 @@ def _measure(
     print_table(result)
     report = {"title": result.title, "rows": result.rows, "notes": result.notes, "metrics": result.metrics}
     target = folder.folder("evaluation") / f"{name}.json"
-    checkpoint.write_atomic(target, (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomic(target, (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
     evaluation.draw(result, folder.folder("figures"))
     log.info("%s, figures in %s", target, folder.folder("figures"))
     for set_name, scores in result.scores.items():

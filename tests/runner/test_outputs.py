@@ -39,7 +39,11 @@ def test_the_summary_has_the_final_metrics(finished):
     assert summary["versions"].keys() == {"genlab", "torch", "python"}
     last = {name: float(value) for step, _, name, value in rows(finished) if step == "8"}
     assert summary["metrics"]["val/loss"] == pytest.approx(last["val/loss"])
-    assert {"train/bits_per_dim", "test/bits_per_dim", "test/log_prob"} <= summary["metrics"].keys()
+    assert {
+        "likelihood/train/bits_per_dim",
+        "likelihood/test/bits_per_dim",
+        "likelihood/test/log_prob",
+    } <= summary["metrics"].keys()
 
 
 @pytest.mark.parametrize(
@@ -115,8 +119,8 @@ def test_tensorboard_has_hparams_with_metrics(events):
     assert b"trainer.optimizer.lr" in plugin
     assert b"model.num_flows" in plugin
     experiment = events.SummaryMetadata("_hparams_/experiment").plugin_data.content
-    assert b"test/bits_per_dim" in experiment
-    assert events.Scalars("test/bits_per_dim")
+    assert b"likelihood/test/bits_per_dim" in experiment
+    assert events.Scalars("likelihood/test/bits_per_dim")
 
 
 # ------------------------------------------------------------------ eval
@@ -132,7 +136,7 @@ def test_eval_of_the_latest_writes_the_likelihood(run):
     assert (outcome.code, outcome.err) == (0, "")
     report = _report(run, "likelihood")
     assert [(row["set"], row["images"]) for row in report["rows"]] == [("noise train", 64), ("noise test", 96)]
-    assert 7.5 < report["metrics"]["test/bits_per_dim"] < 10  # noise has 8
+    assert 7.5 < report["metrics"]["likelihood/test/bits_per_dim"] < 10  # noise has 8
 
 
 def test_eval_gives_what_the_training_gave(run):
