@@ -125,6 +125,8 @@ class Trainer:
             self._train_stage(interrupted)
             for index in range(self.stage_index + 1, len(self.model.stages())):
                 self._enter(index)
+                for callback in self.callbacks.values():
+                    callback.on_stage_start(self.stage.name)
                 self._train_stage(interrupted)
         self._call("on_train_end")
 

@@ -33,6 +33,9 @@ class Callback:
     def __init__(self, config: Any) -> None:
         self.config = config
 
+    def on_stage_start(self, stage: str) -> None:
+        """Before the first epoch of a stage; not called when a run is resumed inside it."""
+
     def on_epoch_end(self, snapshot: Snapshot) -> None:
         """After the validation of an epoch; ``snapshot.epoch`` counts from 1."""
 

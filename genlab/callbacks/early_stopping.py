@@ -33,12 +33,14 @@ class EarlyStopping(Callback):
 
     def __init__(self, config: EarlyStoppingConfig) -> None:
         super().__init__(config)
-        self._stage, self._best, self._waited = "", math.inf, 0
+        self._best, self._waited = math.inf, 0
+
+    def on_stage_start(self, stage: str) -> None:
+        """Another stage has losses of its own."""
+        self._best, self._waited = math.inf, 0
 
     def on_epoch_end(self, snapshot: Snapshot) -> None:
         """Compare with the best so far."""
-        if snapshot.stage != self._stage:
-            self._stage, self._best, self._waited = snapshot.stage, math.inf, 0
         name = self.config.monitor
         if name not in snapshot.metrics:
             hint = did_you_mean(name, snapshot.metrics)
@@ -57,9 +59,9 @@ class EarlyStopping(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Best value and epochs waited."""
-        return {"stage": self._stage, "best": self._best, "waited": self._waited}
+        return {"best": self._best, "waited": self._waited}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on waiting."""
         if state:
-            self._stage, self._best, self._waited = state["stage"], state["best"], state["waited"]
+            self._best, self._waited = state["best"], state["waited"]

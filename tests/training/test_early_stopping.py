@@ -7,10 +7,10 @@ from genlab.callbacks.early_stopping import EarlyStopping, EarlyStoppingConfig
 from genlab.errors import ConfigError
 
 
-def _watch(callback: EarlyStopping, values: list[float], stage: str = "train") -> list[bool]:
+def _watch(callback: EarlyStopping, values: list[float]) -> list[bool]:
     stops = []
     for epoch, value in enumerate(values, start=1):
-        callback.on_epoch_end(Snapshot(None, None, None, None, stage, epoch, epoch, {"val/loss": value}))
+        callback.on_epoch_end(Snapshot(None, None, None, None, "train", epoch, epoch, {"val/loss": value}))
         stops.append(callback.should_stop)
     return stops
 
@@ -34,8 +34,10 @@ def test_it_goes_on_waiting_after_a_resume():
 
 def test_another_stage_starts_anew():
     callback = EarlyStopping(EarlyStoppingConfig(patience=1))
-    _watch(callback, [1.0, 2.0], stage="autoencoder")
-    assert _watch(callback, [5.0], stage="flow") == [False]
+    assert _watch(callback, [1.0, 2.0])[-1]
+    callback.on_stage_start("flow")
+    assert not callback.should_stop
+    assert _watch(callback, [5.0]) == [False]
 
 
 def test_an_unknown_monitor_is_named():
