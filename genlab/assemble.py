@@ -66,12 +66,11 @@ def fetch_sets(
     dataset: DatasetConfig, evaluation: Evaluation | None, conf: Sequence[Path], spec: DataSpec
 ) -> dict[str, DatasetConfig]:
     """Have every set at hand before any work: the model's own, and those that the evaluation names."""
-    names = [] if evaluation is None else evaluation.datasets()
-    resize = bool(getattr(getattr(evaluation, "config", None), "resize", False))
     others = {}
-    for name in names:
-        other = parse(DatasetConfig, load_option("dataset", name, conf), f"dataset {name}")
-        others[name] = _fitted(other, spec, resize)
+    if evaluation is not None:
+        for name in evaluation.datasets():
+            other = parse(DatasetConfig, load_option("dataset", name, conf), f"dataset {name}")
+            others[name] = _fitted(other, spec, evaluation.resize)
     ensure_available(dataset)
     for other in others.values():
         ensure_available(other, splits=("test",))

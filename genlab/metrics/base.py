@@ -54,6 +54,11 @@ class Evaluation:
         """Names of the sets needed beside the model's own; they are fetched before any work."""
         return []
 
+    @property
+    def resize(self) -> bool:
+        """Whether those sets are to be brought to the shape of the model's images."""
+        return False
+
     def check(self, model: type[Model], dataset: DatasetConfig) -> None:
         """Whether a model of this class can be evaluated on its dataset at all, before any work.
 

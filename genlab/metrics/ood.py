@@ -55,6 +55,11 @@ class OODEvaluation(Evaluation):
         """The sets to tell apart from the model's own."""
         return self.config.datasets
 
+    @property
+    def resize(self) -> bool:
+        """As the settings say."""
+        return self.config.resize
+
     def check(self, model: type[Model], dataset: DatasetConfig) -> None:
         """The model must have a likelihood."""
         require_likelihood("ood", model)
