@@ -106,6 +106,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(here):
 
 
 def _write_for_ever(folder) -> None:
+    torch.set_num_threads(1)  # the parent's threads were not forked with it, and would be waited for
     step = 0
     while True:
         step += 1
