@@ -185,7 +185,8 @@ def _translate(error: Exception) -> GenlabError:
         siblings = list(cause.parent_node or [])
         hint = did_you_mean(cause.full_key.rpartition(".")[2], map(str, siblings))
         return ConfigError(f"unknown key '{cause.full_key}'{hint}")
-    if isinstance(error, HydraException | OmegaConfBaseException):
+    at_fault = isinstance(error, ValueError) and str(error).startswith("Only one of --run")
+    if at_fault or isinstance(error, HydraException | OmegaConfBaseException):
         return ConfigError(" ".join(str(error).split()) or type(error).__name__)
     return explain(error)
 

@@ -1,0 +1,29 @@
+"""Every command that the documents show can be given."""
+
+import re
+import shlex
+
+import pytest
+from harness import CHECKOUT, genlab
+
+DOCUMENTS = ["README.md", "docs/ARCHITECTURE.md", "docs/RESULTS.md"]
+COMMAND = re.compile(r"genlab (?:train|eval|sample) [^`\n#|]*")
+
+
+def _commands() -> list[str]:
+    texts = [(CHECKOUT / name).read_text() for name in DOCUMENTS]
+    return sorted({command.strip(" ,;)") for text in texts for command in COMMAND.findall(text)})
+
+
+@pytest.mark.parametrize("command", _commands())
+def test_the_command_composes(command, finished, monkeypatch):
+    monkeypatch.chdir(CHECKOUT / "examples")  # where --config-dir conf is
+    command = re.sub(r"\b(run|resume)=[^\s]+", rf"\1={finished}", command)
+    arguments = shlex.split(command)[1:]
+    if arguments[0] != "train" and not any(a.startswith("run=") for a in arguments):
+        arguments.append(f"run={finished}")
+    if "-m" in arguments:  # the first job of a sweep stands for all
+        arguments = [re.sub(r",[\w.,]+$", "", a) for a in arguments if a != "-m"]
+    flags = [] if {"--cfg", "--help"} & set(arguments) else ["--cfg", "job"]
+    outcome = genlab(*arguments, *flags)
+    assert (outcome.code, outcome.err) == (0, "")
