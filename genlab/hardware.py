@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -66,32 +66,32 @@ class Hardware:
     @contextlib.contextmanager
     def isolated(self, model: nn.Module, seed: int) -> Iterator[None]:
         """``model`` in ``eval()``, no gradients, random numbers from ``seed``; all is put back at the end."""
-        training = model.training
-        with torch.random.fork_rng(**self._random_devices()), torch.no_grad():
-            torch.manual_seed(seed)
-            model.eval()
-            try:
+        training, state = model.training, self.random_state()
+        torch.manual_seed(seed)
+        model.eval()
+        try:
+            with torch.no_grad():
                 yield
-            finally:
-                model.train(training)
-
-    def _random_devices(self) -> dict[str, Any]:
-        if self.device.type == "cpu":
-            return {"devices": []}
-        return {"devices": [self.device.index or 0], "device_type": self.device.type}
+        finally:
+            model.train(training)
+            self.set_random_state(state)
 
     def random_state(self) -> dict[str, torch.Tensor]:
         """The state of torch's generators, of the processor and of the device."""
         state = {"cpu": torch.get_rng_state()}
-        if self.device.type != "cpu":
-            state[self.device.type] = getattr(torch, self.device.type).get_rng_state().cpu()
+        if self.device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self.device)
+        if self.device.type == "mps":
+            state["mps"] = torch.mps.get_rng_state()
         return state
 
     def set_random_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Put back what :meth:`random_state` gave; a device of another kind keeps its own."""
         torch.set_rng_state(state["cpu"])
-        if self.device.type in state and self.device.type != "cpu":
-            getattr(torch, self.device.type).set_rng_state(state[self.device.type])
+        if self.device.type == "cuda" and "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"], self.device)
+        if self.device.type == "mps" and "mps" in state:
+            torch.mps.set_rng_state(state["mps"])
 
     @property
     def name(self) -> str:
