@@ -159,11 +159,22 @@ def _open(folder: RunFolder, values: Mapping[str, Any]) -> dict[str, Any] | None
     if values.get("resume") is None:
         folder.create(values)
         return None
+    _check_dataset(folder.load_config()["dataset"], values["dataset"])
     paths = [path for path in (folder.last, folder.previous) if path.exists()]
     if not paths:
         log.warning("%s has no checkpoint yet: starting from the beginning", folder.path)
         return None
     return checkpoint.load_latest(paths)
+
+
+def _check_dataset(saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """A resumed run keeps its images and their split; only where they are found may change."""
+    for key in saved.keys() - {"root", "sources"}:
+        if saved[key] != given.get(key):
+            raise ConfigError(
+                f"dataset.{key}={given.get(key)!r}: the run was trained with {saved[key]!r}, and a resumed "
+                "run keeps its dataset"
+            )
 
 
 def _announce(settings: TrainConfig, trainer: Trainer) -> None:

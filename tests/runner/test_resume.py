@@ -180,7 +180,7 @@ def test_a_run_in_training_locks_its_folder(here):
     assert "is being trained by another process" in outcome.complaint()
 
 
-@pytest.mark.parametrize("override", ["model.num_flows=6", "trainer.optimizer.name=SGD"])
+@pytest.mark.parametrize("override", ["model.num_flows=6", "trainer.optimizer.name=SGD", "dataset.num_val=16"])
 def test_a_resume_that_does_not_fit_leaves_the_run_as_it_was(override, run):
     before = _config(run)
     outcome = genlab("train", f"resume={run}", override, "trainer.epochs=3")
