@@ -13,6 +13,7 @@ from genlab.callbacks.base import Callback
 from genlab.config import load_option, parse
 from genlab.data import DatasetConfig, Images, data_spec, ensure_available, load_images
 from genlab.data.device import DeviceDataset, Splits, hold_out
+from genlab.data.formats import Made
 from genlab.errors import CheckpointError, ConfigError, DataError
 from genlab.hardware import Hardware
 from genlab.metrics.base import Evaluation
@@ -62,16 +63,13 @@ def build_evaluation(
     return evaluation
 
 
-def fetch_sets(
-    dataset: DatasetConfig, evaluation: Evaluation | None, conf: Sequence[Path], spec: DataSpec
-) -> dict[str, DatasetConfig]:
-    """Have every set at hand before any work: the model's own, and those that the evaluation names."""
+def fetch_sets(evaluation: Evaluation | None, conf: Sequence[Path], spec: DataSpec) -> dict[str, DatasetConfig]:
+    """Have the sets that the evaluation names at hand before any work."""
     others = {}
     if evaluation is not None:
         for name in evaluation.datasets():
             other = parse(DatasetConfig, load_option("dataset", name, conf), f"dataset {name}")
             others[name] = _fitted(other, spec, evaluation.resize)
-    ensure_available(dataset)
     for other in others.values():
         ensure_available(other, splits=("test",))
     return others
@@ -79,7 +77,7 @@ def fetch_sets(
 
 def _fitted(dataset: DatasetConfig, spec: DataSpec, resize: bool) -> DatasetConfig:
     """``dataset`` with images of the model's shape: made so, brought to it, or refused."""
-    if dataset.format.kind in ("noise", "constant"):
+    if isinstance(dataset.format, Made):
         shape = {"channels": spec.channels, "height": spec.height, "width": spec.width}
         return replace(dataset, format=replace(dataset.format, **shape))  # type: ignore[arg-type]
     if resize:
@@ -114,12 +112,11 @@ def load_run(model: Model, folder: RunFolder, weights: Weights) -> tuple[int, in
     Raises:
         CheckpointError: nothing was saved yet, or nothing can be read.
     """
-    paths = [folder.last, folder.previous] if weights == "last" else [folder.best, folder.last, folder.previous]
-    present = [path for path in paths if path.exists()]
-    if not present:
+    paths = folder.checkpoints(best=weights == "best")
+    if not paths:
         raise CheckpointError(
             f"{folder.path} has no checkpoint yet; continue it with: genlab train resume={folder.path}"
         )
-    state = checkpoint.load_latest(present)
+    state = checkpoint.load_latest(paths)
     load_weights(model, state["ema"] or state["model"])
     return state["step"], state["epoch"]

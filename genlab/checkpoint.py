@@ -38,8 +38,8 @@ def save(path: Path, state: Mapping[str, Any], keep: Path | None = None) -> None
     write_atomic(path, body + _LABEL + digest, keep)
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read one checkpoint, verified.
+def load(path: Path) -> dict[str, Any]:
+    """Read one checkpoint, verified, onto the CPU.
 
     Raises:
         CheckpointError: it is not there, cut short, altered, of another format, or holds anything but
@@ -47,7 +47,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """
     data = _verified(path)
     try:
-        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise RefusedCheckpointError(
             f"checkpoint {path} is refused: it holds objects other than tensors and plain values, "
@@ -64,7 +64,7 @@ class RefusedCheckpointError(CheckpointError):
     """A checkpoint that tries to do more than hold values: no accident, so there is no falling back."""
 
 
-def load_latest(paths: list[Path], device: torch.device | str = "cpu") -> dict[str, Any]:
+def load_latest(paths: list[Path]) -> dict[str, Any]:
     """The first of ``paths`` that can be read; a broken one is named in a warning.
 
     Raises:
@@ -73,7 +73,7 @@ def load_latest(paths: list[Path], device: torch.device | str = "cpu") -> dict[s
     problems = []
     for path in paths:
         try:
-            state = load(path, device)
+            state = load(path)
         except RefusedCheckpointError:
             raise
         except CheckpointError as error:

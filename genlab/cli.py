@@ -12,17 +12,15 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from genlab import __version__
 from genlab.config import conf_dir
 from genlab.errors import ConfigError, GenlabError, did_you_mean, explain
-from genlab.usage import FLAGS, VERBS, folders, overview, verb_help
+from genlab.usage import FLAGS, GROUPS, VERBS, folders, overview, verb_help
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-_FROM_RUN = ("model", "dataset", "trainer", "hardware", "callbacks", "evaluation")
 
 
 def main() -> None:
@@ -42,7 +40,7 @@ def main() -> None:
         _fail(str(known), known.exit_code)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     print(f"genlab: error: {message}", file=sys.stderr)
     sys.exit(code)
 
@@ -75,7 +73,7 @@ def _tidy(arguments: list[str]) -> list[str]:
     overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
     rest = [a for a in arguments if a not in overrides]
     overrides = [a for a in overrides if a != "experiment=null"]
-    nulls = {f"{group}=null": f"~{group}" for group in _FROM_RUN}
+    nulls = {f"{group}=null": f"~{group}" for group in GROUPS}
     return [*(nulls.get(a, a) for a in overrides), *rest]
 
 
@@ -116,12 +114,11 @@ def _offer(saved: Mapping[str, Any], verb: str) -> None:
     """Make a run's saved settings the option ``from_run`` of each group."""
     from hydra.core.config_store import ConfigStore
 
-    rest = {name: value for name, value in saved.items() if name not in _FROM_RUN}
-    if verb != "train":
-        rest = {name: value for name, value in rest.items() if name in ("run_name", "plugins")}
+    kept = saved.keys() - set(GROUPS) if verb == "train" else {"run_name", "plugins"}
+    rest = {name: value for name, value in saved.items() if name in kept}
     store = ConfigStore.instance()
     store.store("from_run", rest, package="_global_")
-    for group in _FROM_RUN:
+    for group in GROUPS:
         store.store("from_run", saved.get(group) or {}, group=group)
 
 
@@ -155,7 +152,6 @@ def _job(verb: str, config: DictConfig) -> float | None:
             folder.rmdir()
             folder.parent.rmdir()
         _fail(str(known), known.exit_code)
-        return None
 
 
 def _perform(verb: str, values: Any, folder: Path, conf: list[Path]) -> float | None:

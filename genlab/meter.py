@@ -29,30 +29,30 @@ class Meter:
         """Whether nothing was added since the last :meth:`read`."""
         return not self._rows
 
-    def check(self) -> None:
-        """Wait for the device and look at the terms held.
+    def check(self) -> dict[str, Tensor]:
+        """Wait for the device; the terms held, ``(steps, terms)`` of each group on the CPU.
 
         Raises:
             TrainingError: a term is not finite; the first one is named, with its step and group.
         """
-        for group, rows in self._rows.items():
-            values = torch.stack([row for _, row in rows]).cpu()
+        held = {group: torch.stack([row for _, row in rows]).cpu() for group, rows in self._rows.items()}
+        for group, values in held.items():
             if values.isfinite().all():
                 continue
             i, j = (~values.isfinite()).nonzero()[0].tolist()
             raise TrainingError(
-                f"the term '{self._names[group][j]}' is {values[i, j].item()} at step {rows[i][0]} "
+                f"the term '{self._names[group][j]}' is {values[i, j].item()} "
+                f"at step {self._rows[group][i][0]} "
                 f"(group '{group}'); lower trainer.optimizer.lr or set trainer.clip_grad_norm; "
                 "the last good checkpoint, if there is one, is kept"
             )
+        return held
 
     def read(self) -> dict[str, float]:
         """The mean of each term since the last call; raises as :meth:`check` does."""
-        self.check()
         means: dict[str, float] = {}
-        for group, rows in self._rows.items():
-            mean = torch.stack([row for _, row in rows]).cpu().double().mean(0)
-            means.update(zip(self._names[group], mean.tolist(), strict=True))
+        for group, values in self.check().items():
+            means.update(zip(self._names[group], values.double().mean(0).tolist(), strict=True))
         self._rows = {}
         return means
 

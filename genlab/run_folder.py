@@ -45,6 +45,11 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
+    def checkpoints(self, best: bool = False) -> list[Path]:
+        """Those that are there, in the order to try them: the newest first, or ``best`` before it."""
+        paths = [self.best, self.last, self.previous] if best else [self.last, self.previous]
+        return [path for path in paths if path.exists()]
+
     def create(self, values: Mapping[str, Any]) -> None:
         """Start the run: save its configuration.
 

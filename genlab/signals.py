@@ -14,7 +14,6 @@ class Interruption:
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self._previous: dict[int, object] = {}
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The signal handler."""

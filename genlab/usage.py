@@ -23,8 +23,10 @@ _EXAMPLES = {
     "eval": "genlab eval run=latest evaluation=ood evaluation.datasets=[mnist_10k,noise]",
     "sample": "genlab sample run=latest n=25 seed=0 temperature=0.7",
 }
+GROUPS = ["model", "dataset", "trainer", "hardware", "callbacks", "evaluation"]
+"""The YAML groups that make up a run."""
 _GROUPS = {
-    "train": ["model", "dataset", "trainer", "hardware", "callbacks", "evaluation", "experiment"],
+    "train": [*GROUPS, "experiment"],
     "eval": ["evaluation", "hardware"],
     "sample": ["hardware"],
 }

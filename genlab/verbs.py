@@ -123,7 +123,7 @@ def train(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[s
     torch.manual_seed(settings.seed)
     model = build(spec)
     stages = settings.trainer.by_stage(model.stages())  # before anything is fetched
-    others = fetch_sets(settings.dataset, evaluation, conf, spec)
+    others = fetch_sets(evaluation, conf, spec)
     data = load_splits(settings.dataset, device)
     for stage in stages.values():
         data.train.num_batches(stage.batch_size)
@@ -160,7 +160,7 @@ def _open(folder: RunFolder, values: Mapping[str, Any]) -> dict[str, Any] | None
         folder.create(values)
         return None
     _check_dataset(folder.load_config()["dataset"], values["dataset"])
-    paths = [path for path in (folder.last, folder.previous) if path.exists()]
+    paths = folder.checkpoints()
     if not paths:
         log.warning("%s has no checkpoint yet: starting from the beginning", folder.path)
         return None
@@ -169,11 +169,11 @@ def _open(folder: RunFolder, values: Mapping[str, Any]) -> dict[str, Any] | None
 
 def _check_dataset(saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """A resumed run keeps its images and their split; only where they are found may change."""
-    for key in saved.keys() - {"root", "sources"}:
-        if saved[key] != given.get(key):
+    for key, value in saved.items():
+        if key not in ("root", "sources") and value != given.get(key):
             raise ConfigError(
-                f"dataset.{key}={given.get(key)!r}: the run was trained with {saved[key]!r}, and a resumed "
-                "run keeps its dataset"
+                f"dataset.{key}={given.get(key)!r}: the run was trained with {value!r}, and a resumed run "
+                "keeps its dataset"
             )
 
 
@@ -243,7 +243,7 @@ def evaluate(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dic
     spec = data_spec(settings.dataset)
     model = build(spec)
     step, epoch = load_run(model, folder, settings.weights)
-    others = fetch_sets(settings.dataset, evaluation, conf, spec)
+    others = fetch_sets(evaluation, conf, spec)
     device.prepare(model)
     data = load_splits(settings.dataset, device)
     subject = _subject(model, settings.run_name, settings.dataset, data, others, device)

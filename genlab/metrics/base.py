@@ -14,6 +14,7 @@ from genlab.data.device import DeviceDataset, Splits
 from genlab.errors import ConfigError
 from genlab.hardware import Hardware
 from genlab.models.base import Model
+from genlab.report.figures import histograms
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ class Evaluation:
         raise NotImplementedError
 
     def draw(self, result: Result, folder: Path) -> None:
-        """Draw the figures of ``result`` into ``folder``."""
+        """Draw the figures of ``result`` into ``folder``: by default histograms of its scores."""
+        if result.scores:
+            histograms(result.scores, result.score_name, result.title, folder / self.config.name)
 
 
 def require_likelihood(evaluation: str, model: type[Model]) -> None:

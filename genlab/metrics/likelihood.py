@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any, Literal
 
 import rich
@@ -19,7 +18,6 @@ from genlab.likelihood import bits_per_dim
 from genlab.metrics.base import Evaluation, Result, Subject, require_likelihood
 from genlab.models.base import Model
 from genlab.registry import EVALUATIONS
-from genlab.report.figures import histograms
 from genlab.types import HasLikelihood
 
 
@@ -61,10 +59,6 @@ class LikelihoodEvaluation(Evaluation):
             metrics[f"likelihood/{split}/bits_per_dim"] = summary["bits/dim"]
         title = f"Likelihood under {subject.run_name}"
         return Result(title, rows, [protocol(subject.model)], metrics, scores, "log p(x), nats per image")
-
-    def draw(self, result: Result, folder: Path) -> None:
-        """Histograms of log p(x) by split."""
-        histograms(result.scores, result.score_name, result.title, folder / "likelihood")
 
 
 def log_probs(subject: Subject, data: DeviceDataset, batch_size: int, limit: int | None) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -19,7 +18,6 @@ from genlab.metrics.base import Evaluation, Result, Subject, require_likelihood
 from genlab.metrics.likelihood import log_probs, protocol, summarise
 from genlab.models.base import Model
 from genlab.registry import EVALUATIONS
-from genlab.report.figures import histograms
 
 
 @config
@@ -90,10 +88,6 @@ class OODEvaluation(Evaluation):
         ]
         title = f"Out-of-distribution detection by {subject.run_name}"
         return Result(title, rows, notes, metrics, scores, "log p(x), nats per image")
-
-    def draw(self, result: Result, folder: Path) -> None:
-        """Histograms of log p(x) by set."""
-        histograms(result.scores, result.score_name, result.title, folder / "ood")
 
 
 def detection(inside: Tensor, outside: Tensor) -> dict[str, float]:
