@@ -92,8 +92,8 @@ class Flow(Model):
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """Codes of the base space -> uint8 images."""
-        pixels = likelihood.sigmoid(self.bijection.inverse(z), self.alpha)
+        """Codes of the base space, ``(B, D)`` or in its shape, -> uint8 images."""
+        pixels = likelihood.sigmoid(self.bijection.inverse(z.view(-1, *self.latent_shape)), self.alpha)
         return likelihood.quantise(pixels)
 
     @torch.no_grad()

@@ -1,0 +1,85 @@
+"""Gaussians with a diagonal covariance, and mixtures of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+_LOG_2PI = math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class DiagonalGaussian:
+    """``N(mean, diag(exp(log_var)))``, one for each row; both ``(..., D)``."""
+
+    mean: Tensor
+    log_var: Tensor
+
+    def rsample(self, num_samples: int) -> Tensor:
+        """``(num_samples, ..., D)``, differentiable in mean and log-variance."""
+        noise = torch.randn(num_samples, *self.mean.shape, device=self.mean.device, dtype=self.mean.dtype)
+        return self.mean + (0.5 * self.log_var).exp() * noise
+
+    def log_prob_per_dim(self, z: Tensor) -> Tensor:
+        """Log-density of each coordinate, of the shape that ``z`` and the parameters broadcast to."""
+        return -0.5 * ((z - self.mean).square() * (-self.log_var).exp() + self.log_var + _LOG_2PI)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density in nats, summed over the last dimension."""
+        return self.log_prob_per_dim(z).sum(-1)
+
+    def detach(self) -> DiagonalGaussian:
+        """The same, cut off from the graph."""
+        return DiagonalGaussian(self.mean.detach(), self.log_var.detach())
+
+    def kl_to_standard_normal(self) -> Tensor:
+        """``KL(self || N(0, 1))`` of each coordinate in nats ``(..., D)``.
+
+        References:
+            Kingma & Welling 2014, "Auto-encoding variational Bayes", appendix B.
+        """
+        return 0.5 * (self.mean.square() + self.log_var.exp() - 1 - self.log_var)
+
+
+@dataclass(frozen=True)
+class StandardNormal:
+    """``N(0, I)`` in ``dim`` dimensions."""
+
+    dim: int
+    device: torch.device
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Nats, summed over the last dimension."""
+        return -0.5 * (z.square() + _LOG_2PI).sum(-1)
+
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """``(n, D)``."""
+        return torch.randn(n, self.dim, device=self.device, generator=generator)
+
+
+@dataclass(frozen=True)
+class GaussianMixture:
+    """``sum_k weights_k N(mean_k, diag(exp(log_var_k)))`` of ``components`` ``(K, D)``; ``log_weights`` ``(K,)``."""
+
+    components: DiagonalGaussian
+    log_weights: Tensor
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """``z`` ``(..., D)`` -> nats ``(...)``.
+
+        The quadratic form is two matrix products: ``(..., K, D)`` is never held.
+        """
+        mean, precision = self.components.mean, (-self.components.log_var).exp()
+        constant = (mean.square() * precision + self.components.log_var + _LOG_2PI).sum(-1)
+        square = z.square() @ precision.T - 2 * z @ (mean * precision).T
+        return torch.logsumexp(self.log_weights - 0.5 * (square + constant), dim=-1)
+
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """``(n, D)``."""
+        chosen = torch.multinomial(self.log_weights.exp(), n, replacement=True, generator=generator)
+        mean, log_var = self.components.mean[chosen], self.components.log_var[chosen]
+        noise = torch.randn(mean.shape, device=mean.device, generator=generator)
+        return mean + (0.5 * log_var).exp() * noise
