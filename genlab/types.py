@@ -11,6 +11,8 @@ from torch.nn import Parameter
 
 from genlab.nets.gaussian import DiagonalGaussian
 
+from genlab.nets.gaussian import DiagonalGaussian
+
 
 @dataclass(frozen=True)
 class DataSpec:
@@ -110,6 +112,24 @@ class Encodes(Protocol):
 
     def encode(self, x: Tensor) -> Tensor:
         """``(B, D)``."""
+        ...
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """A model with an image for every code."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Codes ``(B, D)``, as :class:`Encodes` gives them, -> uint8 ``(B, C, H, W)``."""
+        ...
+
+
+@runtime_checkable
+class HasPosterior(Protocol):
+    """A model that infers a distribution over codes; ``encode`` is its mean."""
+
+    def posterior(self, x: Tensor) -> DiagonalGaussian:
+        """``q(z|x)`` of uint8 ``x``, of mean and log-variance ``(B, D)``."""
         ...
 
 

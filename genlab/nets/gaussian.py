@@ -70,11 +70,13 @@ class GaussianMixture:
     def log_prob(self, z: Tensor) -> Tensor:
         """``z`` ``(..., D)`` -> nats ``(...)``.
 
-        The quadratic form is two matrix products: ``(..., K, D)`` is never held.
+        The quadratic form is two matrix products: ``(..., K, D)`` is never held. They cancel for the most
+        part, so they are done in the precision of ``z`` even where autocast would take bfloat16.
         """
         mean, precision = self.components.mean, (-self.components.log_var).exp()
         constant = (mean.square() * precision + self.components.log_var + _LOG_2PI).sum(-1)
-        square = z.square() @ precision.T - 2 * z @ (mean * precision).T
+        with torch.autocast(z.device.type, enabled=False):
+            square = z.square() @ precision.T - 2 * z @ (mean * precision).T
         return torch.logsumexp(self.log_weights - 0.5 * (square + constant), dim=-1)
 
     def sample(self, n: int, generator: Generator | None = None) -> Tensor:
