@@ -70,3 +70,15 @@ def logit(x: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
 def sigmoid(y: Tensor, alpha: float) -> Tensor:
     """The inverse of :func:`logit`, clamped to [0, 1]."""
     return ((torch.sigmoid(y) - alpha) / (1 - 2 * alpha)).clamp(0, 1)
+
+
+def bernoulli(x: Tensor, generator: Generator | None = None) -> Tensor:
+    """Uint8 -> 0.0 or 1.0, dynamic binarisation: white with probability ``x / 255``, drawn anew at each call.
+
+    Black and white pixels stay what they are.
+
+    References:
+        Salakhutdinov & Murray 2008, "On the quantitative analysis of deep belief networks", section 5.1.
+    """
+    noise = torch.rand(x.shape, device=x.device, generator=generator)
+    return (noise * (LEVELS - 1) < x).float()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Generator, Tensor
 from torch.nn import Parameter
 
@@ -97,6 +99,35 @@ class HasLikelihood(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class BoundTerms:
+    """Importance samples ``(m, B)`` of a bound, in nats: ``-log p(x|z)`` and ``log q(z|x) - log p(z)``."""
+
+    reconstruction: Tensor
+    kl: Tensor
+
+    def bound(self) -> Tensor:
+        """The importance-weighted bound on log p(x) ``(B,)`` of all ``m``; at ``m`` = 1 the ELBO.
+
+        References:
+            Burda et al. 2016, "Importance weighted autoencoders", eq. 8.
+        """
+        return torch.logsumexp(-self.reconstruction - self.kl, 0) - math.log(len(self.kl))
+
+
+@runtime_checkable
+class HasBound(Protocol):
+    """A model whose ``log_prob`` is an importance-weighted bound, of as many samples as one likes."""
+
+    def observe(self, x: Tensor) -> Tensor:
+        """What is scored of uint8 images, with fresh noise where there is any."""
+        ...
+
+    def bound_terms(self, x: Tensor, num_samples: int) -> BoundTerms:
+        """``num_samples`` importance samples for each observed image."""
+        ...
+
+
 @runtime_checkable
 class Reconstructs(Protocol):
     """A model that maps an image to its code and back."""
@@ -112,24 +143,6 @@ class Encodes(Protocol):
 
     def encode(self, x: Tensor) -> Tensor:
         """``(B, D)``."""
-        ...
-
-
-@runtime_checkable
-class Decodes(Protocol):
-    """A model with an image for every code."""
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Codes ``(B, D)``, as :class:`Encodes` gives them, -> uint8 ``(B, C, H, W)``."""
-        ...
-
-
-@runtime_checkable
-class HasPosterior(Protocol):
-    """A model that infers a distribution over codes; ``encode`` is its mean."""
-
-    def posterior(self, x: Tensor) -> DiagonalGaussian:
-        """``q(z|x)`` of uint8 ``x``, of mean and log-variance ``(B, D)``."""
         ...
 
 

@@ -20,6 +20,8 @@ class Model(nn.Module):
 
     protocol: str = ""
     """How its likelihood is obtained, in words; printed beside every number."""
+    levels: int = 256
+    """Values of a pixel on the scale of its likelihood; of any but 256 there are no bits per dimension."""
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()

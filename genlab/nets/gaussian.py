@@ -1,4 +1,7 @@
-"""Gaussians with a diagonal covariance, and mixtures of them."""
+"""Distributions of codes: Gaussians with a diagonal covariance, mixtures of them, flows.
+
+A prior is one that has ``log_prob``, ``sample`` and ``kl``.
+"""
 
 from __future__ import annotations
 
@@ -44,12 +47,33 @@ class DiagonalGaussian:
         return 0.5 * (self.mean.square() + self.log_var.exp() - 1 - self.log_var)
 
 
+class Latents:
+    """A distribution over codes ``(..., D)``."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density in nats, summed over the last dimension."""
+        raise NotImplementedError
+
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """``(n, D)``."""
+        raise NotImplementedError
+
+    def kl(self, q: DiagonalGaussian, z: Tensor) -> Tensor:
+        """``KL(q || self)`` in nats, ``(..., D)`` of each coordinate where it is a sum over them and known;
+        otherwise ``(..., 1)``, unbiasedly from ``z ~ q``."""
+        return (q.log_prob(z) - self.log_prob(z)).unsqueeze(-1)
+
+
 @dataclass(frozen=True)
-class StandardNormal:
+class StandardNormal(Latents):
     """``N(0, I)`` in ``dim`` dimensions."""
 
     dim: int
     device: torch.device
+
+    def kl(self, q: DiagonalGaussian, z: Tensor) -> Tensor:
+        """In closed form."""
+        return q.kl_to_standard_normal()
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Nats, summed over the last dimension."""
@@ -61,8 +85,8 @@ class StandardNormal:
 
 
 @dataclass(frozen=True)
-class GaussianMixture:
-    """``sum_k weights_k N(mean_k, diag(exp(log_var_k)))`` of ``components`` ``(K, D)``; ``log_weights`` ``(K,)``."""
+class GaussianMixture(Latents):
+    """``sum_k exp(log_weights_k) N(z; components_k)``: ``components`` ``(K, D)``, ``log_weights`` ``(K,)``."""
 
     components: DiagonalGaussian
     log_weights: Tensor

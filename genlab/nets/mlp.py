@@ -40,12 +40,15 @@ class TanhFeatures(nn.Module):
 
 @config
 class MLPConfig:
-    """``num_layers`` hidden layers of ``hidden_dim`` units each, on :class:`TanhFeatures` if asked for."""
+    """``num_layers`` hidden layers of ``hidden_dim`` units each, on :class:`TanhFeatures` if asked for.
+
+    ``activation: glu`` makes gated layers, ``(W x + b) * sigmoid(V x + c)`` (Dauphin et al. 2017, eq. 1).
+    """
 
     name: Literal["mlp"] = "mlp"
     hidden_dim: Count = 512
     num_layers: Count = 2
-    activation: Activation = "gelu"
+    activation: Activation | Literal["glu"] = "gelu"
     tanh_features: bool = False
 
 
@@ -57,6 +60,12 @@ class MLP(nn.Sequential):
         if config.tanh_features:
             layers, in_dim = [TanhFeatures()], 2 * in_dim
         for _ in range(config.num_layers):
-            layers += [nn.Linear(in_dim, config.hidden_dim), activation(config.activation)]
+            layers += _layer(config, in_dim)
             in_dim = config.hidden_dim
         super().__init__(*layers, nn.Linear(in_dim, out_dim))
+
+
+def _layer(config: MLPConfig, in_dim: int) -> list[nn.Module]:
+    if config.activation == "glu":
+        return [nn.Linear(in_dim, 2 * config.hidden_dim), nn.GLU(dim=1)]
+    return [nn.Linear(in_dim, config.hidden_dim), activation(config.activation)]
