@@ -1,8 +1,9 @@
-"""Log-likelihood and bits per dimension on the splits of the model's own dataset."""
+"""Log-likelihood and its bounds on the splits of the model's own dataset."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import rich
@@ -14,27 +15,35 @@ from genlab.config import Count, Seed, config
 from genlab.data import DatasetConfig
 from genlab.data.device import DeviceDataset
 from genlab.errors import ConfigError
-from genlab.likelihood import bits_per_dim
+from genlab.likelihood import LEVELS, bits_per_dim
 from genlab.metrics.base import Evaluation, Result, Subject, require_likelihood
 from genlab.models.base import Model
 from genlab.registry import EVALUATIONS
-from genlab.types import HasLikelihood
+from genlab.types import Batch, BoundTerms, HasBound, HasLikelihood
 
 
 @config
 class LikelihoodConfig:
-    """Settings of :class:`LikelihoodEvaluation`; ``max_images`` bounds each split (``null``: all of it)."""
+    """Settings of :class:`LikelihoodEvaluation`; ``max_images`` bounds each split (``null``: all of it).
+
+    ``importance_samples`` are the sizes ``m`` of the importance-weighted bounds of latent-variable models.
+    """
 
     name: Literal["likelihood"] = "likelihood"
     splits: tuple[Literal["train", "val", "test"], ...] = ("train", "test")
     max_images: Count | None = 10_000
     batch_size: Count = 500
+    importance_samples: tuple[Count, ...] = (5, 50)
     seed: Seed = 0
 
 
 @EVALUATIONS.register("likelihood")
 class LikelihoodEvaluation(Evaluation):
-    """Mean log p(x) with its standard error, and bits/dim."""
+    """Mean log p(x) with its standard error, and bits/dim; of a latent-variable model, the bounds on it.
+
+    NELBO, KL and reconstruction are those of the ELBO at weight 1, whatever the model was trained on. All
+    bounds come from the same samples: each is the mean over as many groups of ``m`` as the largest ``m`` holds.
+    """
 
     Config = LikelihoodConfig
     config: LikelihoodConfig
@@ -46,50 +55,111 @@ class LikelihoodEvaluation(Evaluation):
             raise ConfigError("evaluation.splits has val, and dataset.num_val=0 holds nothing out for it")
 
     def run(self, subject: Subject) -> Result:
-        """One row for each split."""
+        """Rows for each split."""
         rows: list[dict[str, Any]] = []
         metrics: dict[str, float] = {}
         scores: dict[str, Tensor] = {}
         for split in self.config.splits:
-            data = getattr(subject.data, split)
-            scores[split] = log_probs(subject, data, self.config.batch_size, self.config.max_images)
-            summary = summarise(scores[split], subject.model.spec.dim)
-            rows.append({"set": f"{subject.dataset} {split}", **summary})
-            metrics[f"likelihood/{split}/log_prob"] = summary["log p(x)"]
-            metrics[f"likelihood/{split}/bits_per_dim"] = summary["bits/dim"]
+            data, name = getattr(subject.data, split), f"{subject.dataset} {split}"
+            if isinstance(subject.model, HasBound) and self.config.importance_samples:
+                terms = self._bounds(subject, data)
+                rows += [{"set": name, "nats per image": key, **_cells(v)} for key, v in terms.items()]
+                metrics |= _bound_metrics(f"likelihood/{split}", terms)
+                scores[split] = -terms[f"IWAE-{max(self.config.importance_samples)}"]
+            else:
+                scores[split] = log_probs(subject, data, self.config.batch_size, self.config.max_images)
+                rows.append({"set": name, **summarise(scores[split], subject.model)})
+            mean = scores[split].mean()
+            metrics[f"likelihood/{split}/log_prob"] = mean.item()
+            if subject.model.levels == LEVELS:
+                bits = bits_per_dim(mean, subject.model.spec.dim).item()
+                metrics[f"likelihood/{split}/bits_per_dim"] = bits
+        notes = [protocol(subject.model)]
+        if isinstance(subject.model, HasBound):
+            notes.append("IWAE-m: the negative importance-weighted bound of m samples; -log p(x) is below all")
         title = f"Likelihood under {subject.run_name}"
-        return Result(title, rows, [protocol(subject.model)], metrics, scores, "log p(x), nats per image")
+        return Result(title, rows, notes, metrics, scores, "log p(x), nats per image")
+
+    def _bounds(self, subject: Subject, data: DeviceDataset) -> dict[str, Tensor]:
+        """The terms of every bound, float64 ``(N,)`` each."""
+        assert isinstance(subject.model, HasBound)
+        parts = []
+        for batch in _batches(data, self.config.batch_size, self.config.max_images):
+            with subject.hardware.autocast():
+                observed = subject.model.observe(batch.x)
+                terms = subject.model.bound_terms(observed, max(self.config.importance_samples))
+            parts.append(bounds(terms, self.config.importance_samples))
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def log_probs(subject: Subject, data: DeviceDataset, batch_size: int, limit: int | None) -> Tensor:
-    """Nats per image of the first ``limit`` images, float64 ``(N,)`` on the CPU."""
-    assert isinstance(subject.model, HasLikelihood)
+def bounds(terms: BoundTerms, sizes: tuple[int, ...]) -> dict[str, Tensor]:
+    """NELBO, KL, reconstruction and IWAE-m for each ``m`` of ``sizes``, float64 ``(B,)``.
+
+    Nats per image, on the CPU. Of ``M`` samples, IWAE-m is the mean over ``M // m`` groups, an unbiased
+    estimate of the same bound.
+    """
+    reconstruction, kl = terms.reconstruction.double().cpu(), terms.kl.double().cpu()
+    log_weights = -reconstruction - kl
+    found = {
+        "NELBO": -log_weights.mean(0),
+        "KL": kl.mean(0),
+        "reconstruction": reconstruction.mean(0),
+    }
+    for m in sorted(set(sizes)):
+        groups = log_weights[: len(log_weights) // m * m].unflatten(0, (-1, m))
+        found[f"IWAE-{m}"] = -(groups.logsumexp(1) - math.log(m)).mean(0)
+    return found
+
+
+def _cells(values: Tensor) -> dict[str, Any]:
+    return {"mean": values.mean().item(), "± s.e.": standard_error(values), "images": len(values)}
+
+
+def _bound_metrics(prefix: str, terms: Mapping[str, Tensor]) -> dict[str, float]:
+    names = {name: f"{prefix}/{name.lower().replace('-', '_')}" for name in terms}
+    return {names[name]: values.mean().item() for name, values in terms.items()} | {
+        f"{names[name]}_se": standard_error(values) for name, values in terms.items()
+    }
+
+
+def _batches(data: DeviceDataset, batch_size: int, limit: int | None) -> Iterator[Batch]:
+    """The first ``limit`` images in order, with a bar on a terminal."""
     total = math.ceil(min(len(data), limit or len(data)) / batch_size)
-    batches = track(
+    yield from track(
         data.in_order(batch_size, limit),
         description="log p(x)",
         total=total,
         transient=True,
         disable=not rich.get_console().is_terminal,
     )
-    with subject.hardware.autocast():
-        scores = [subject.model.log_prob(batch.x, batch.y).double().cpu() for batch in batches]
+
+
+def log_probs(subject: Subject, data: DeviceDataset, batch_size: int, limit: int | None) -> Tensor:
+    """Nats per image of the first ``limit`` images, float64 ``(N,)`` on the CPU."""
+    assert isinstance(subject.model, HasLikelihood)
+    scores = []
+    for batch in _batches(data, batch_size, limit):
+        with subject.hardware.autocast():
+            scores.append(subject.model.log_prob(batch.x, batch.y).double().cpu())
     return torch.cat(scores)
 
 
-def summarise(scores: Tensor, dim: int) -> dict[str, float]:
-    """Mean, standard error and bits/dim of ``log p(x)`` in nats per image ``(N,)``."""
-    error = scores.std().item() / math.sqrt(len(scores)) if len(scores) > 1 else math.nan
-    return {
-        "images": len(scores),
-        "log p(x)": scores.mean().item(),
-        "± s.e.": error,
-        "bits/dim": bits_per_dim(scores.mean(), dim).item(),
-    }
+def standard_error(values: Tensor) -> float:
+    """Of the mean of ``values`` ``(N,)``; NaN of a single one."""
+    return values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def summarise(scores: Tensor, model: Model) -> dict[str, float]:
+    """Mean and standard error of ``log p(x)``, nats per image ``(N,)``; bits/dim where there are any."""
+    summary = {"images": len(scores), "log p(x)": scores.mean().item(), "± s.e.": standard_error(scores)}
+    if model.levels != LEVELS:
+        return summary
+    return summary | {"bits/dim": bits_per_dim(scores.mean(), model.spec.dim).item()}
 
 
 def protocol(model: Model) -> str:
     """What ``log_prob`` of ``model`` is, in words."""
     assert isinstance(model, HasLikelihood)
     kinds = {"exact": "exact", "unbiased": "unbiased estimate", "bound": "lower bound"}
-    return f"log p(x) in nats per image of 256 levels: {kinds[model.likelihood]}; {model.protocol}"
+    scale = "of 256 levels" if model.levels == LEVELS else "of binarised pixels, which have no bits/dim"
+    return f"log p(x) in nats per image {scale}: {kinds[model.likelihood]}; {model.protocol}"

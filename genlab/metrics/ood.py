@@ -73,7 +73,7 @@ class OODEvaluation(Evaluation):
         rows: list[dict[str, Any]] = []
         metrics: dict[str, float] = {}
         for name, values in scores.items():
-            summary = summarise(values, subject.model.spec.dim)
+            summary = summarise(values, subject.model)
             detected = {}
             if name in subject.others:
                 detected = detection(scores[f"{subject.dataset} test"], values)

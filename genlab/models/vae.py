@@ -83,7 +83,7 @@ class VAE(Model):
         self.prior = config.prior.build(config.latent_dim, spec)
         self.objective = config.objective.build(config.latent_dim)
         self.levels = self.pixels.levels
-        self.protocol = f"{self.pixels.protocol}; importance-weighted bound of {config.eval_samples} samples"
+        self.protocol = f"{self.pixels.protocol}; {config.eval_samples} importance samples where no m is named"
 
     # ------------------------------------------------------------------ the model
 
