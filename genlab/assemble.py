@@ -12,6 +12,7 @@ from genlab import checkpoint
 from genlab.callbacks.base import Callback
 from genlab.config import load_option, parse
 from genlab.data import DatasetConfig, Images, data_spec, ensure_available, load_images
+from genlab.data.config import Binarization
 from genlab.data.device import DeviceDataset, Splits, hold_out
 from genlab.data.formats import Made
 from genlab.errors import CheckpointError, ConfigError, DataError
@@ -63,13 +64,15 @@ def build_evaluation(
     return evaluation
 
 
-def fetch_sets(evaluation: Evaluation | None, conf: Sequence[Path], spec: DataSpec) -> dict[str, DatasetConfig]:
-    """Have the sets that the evaluation names at hand before any work."""
+def fetch_sets(
+    evaluation: Evaluation | None, conf: Sequence[Path], spec: DataSpec, binarization: Binarization | None
+) -> dict[str, DatasetConfig]:
+    """Have the sets that the evaluation names at hand before any work, binarised as the model's own is."""
     others = {}
     if evaluation is not None:
         for name in evaluation.datasets():
             other = parse(DatasetConfig, load_option("dataset", name, conf), f"dataset {name}")
-            others[name] = _fitted(other, spec, evaluation.resize)
+            others[name] = replace(_fitted(other, spec, evaluation.resize), binarization=binarization)
     for other in others.values():
         ensure_available(other, splits=("test",))
     return others
@@ -92,7 +95,7 @@ def _fitted(dataset: DatasetConfig, spec: DataSpec, resize: bool) -> DatasetConf
 def load_splits(dataset: DatasetConfig, device: Hardware) -> Splits:
     """The training, validation and test images, on the device where they fit."""
     images = load_images(dataset, "train")
-    train, val = hold_out(len(images.images), dataset.num_val, dataset.split_seed)
+    train, val = hold_out(len(images), dataset.num_val, dataset.split_seed)
     return Splits(
         on_device(images.take(train), device),
         on_device(images.take(val), device),
@@ -103,7 +106,9 @@ def load_splits(dataset: DatasetConfig, device: Hardware) -> Splits:
 def on_device(images: Images, device: Hardware) -> DeviceDataset:
     """``images`` where ``device`` can gather batches of them."""
     where = device.data_device(images.images.nbytes)
-    return DeviceDataset(images.images, images.labels, device.device, where)
+    return DeviceDataset(
+        images.images, images.labels, device.device, where, images.factors, images.factor_names
+    )
 
 
 def load_run(model: Model, folder: RunFolder, weights: Weights) -> tuple[int, int]:

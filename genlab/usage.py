@@ -9,7 +9,7 @@ from genlab.config import conf_dir, option_files
 
 VERBS = {
     "train": "train a model; `resume=<run>` continues one",
-    "eval": "measure a trained model: likelihood, out-of-distribution detection",
+    "eval": "measure a trained model: likelihood, reconstruction, disentanglement, out-of-distribution detection",
     "sample": "draw images from a trained model",
 }
 FLAGS = [
@@ -48,6 +48,12 @@ def _options(group: str, where: Sequence[Path]) -> list[tuple[str, str]]:
     return [(name, _first_comment(path)) for name, path in option_files(group, where).items()]
 
 
+def _nested(where: Sequence[Path]) -> list[str]:
+    """The groups within groups, ``model/prior`` for instance."""
+    found = {f"{path.parent.name}/{path.name}" for root in where for path in root.glob("*/*") if path.is_dir()}
+    return sorted(name for name in found if name.partition("/")[0] in GROUPS)
+
+
 def _first_comment(path: Path) -> str:
     with path.open(encoding="utf-8") as file:
         for line in file:
@@ -78,11 +84,7 @@ def overview(where: Sequence[Path]) -> str:
 def verb_help(verb: str, where: Sequence[Path]) -> str:
     """``genlab VERB --help``: its groups and their options, and an example."""
     groups = [_listing(f"{group}=...", _options(group, where)) for group in _GROUPS[verb]]
-    nested = [
-        _listing(f"{group}=...", _options(group, where))
-        for group in ("model/net", "trainer/schedule")
-        if verb == "train"
-    ]
+    nested = [_listing(f"{group}=...", _options(group, where)) for group in _nested(where) if verb == "train"]
     parts = [
         f"genlab {verb}: {VERBS[verb]}",
         f"example: {_EXAMPLES[verb]}",

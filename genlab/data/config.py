@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from genlab.config import Count, Index, Seed, config
-from genlab.data.formats import Format, Made
+from genlab.data.formats import DspritesRendered, Format, Made
 from genlab.data.images import SPLITS
 from genlab.data.sources import Source
+
+Binarization = Literal["static"]
 
 
 @config
@@ -31,6 +33,8 @@ class DatasetConfig:
     """Crop to the central square and resize to this many pixels a side; ``None`` leaves images be."""
     grayscale: bool = False
     """Turn RGB into its luma."""
+    binarization: Binarization | None = None
+    """``static``: draw every pixel once, white with probability ``x / 255``, by a fixed seed."""
     limit: Count | None = None
     """Keep only the first so many images of train, and of test."""
     num_val: Index = 5000
@@ -46,5 +50,15 @@ class DatasetConfig:
             raise ValueError(f"format '{self.format.kind}' {need} sources")
         if unknown := sorted(set(self.checksums) - files):
             raise ValueError(f"checksums: '{unknown[0]}' is no file of this set")
-        if self.root is not None and isinstance(self.format, Made):
+        if self.root is not None and isinstance(self.format, Made | DspritesRendered):
             raise ValueError(f"root: '{self.format.kind}' makes its images and reads none")
+
+    @property
+    def label(self) -> str:
+        """What results call the set: binarised images are another set than the grey ones."""
+        return f"{self.name}-{self.binarization}" if self.binarization else self.name
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """The known factors of variation of the images; none for most sets."""
+        return getattr(self.format, "factor_names", ())

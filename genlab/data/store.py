@@ -8,7 +8,7 @@ import io
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING
 
 from genlab.data.fetch import MAX_BYTES, UnavailableError, log, reason_of, replacing
 from genlab.data.mirrors import file_md5s
-from genlab.data.sources import Source, Torchvision
+from genlab.data.sources import Source, Torchvision, Url
 from genlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Store:
         """The content of ``path``, to be called ``filename``, and whether a checksum vouches for it.
 
         The sha256 of the content where the dataset's YAML knows it, so that a re-compressed copy is as
-        good as the original; otherwise torchvision's md5 of the stored file.
+        good as the original; otherwise a source's md5 of the stored file.
 
         Raises:
             UnavailableError: it is corrupt, or another file.
@@ -143,7 +143,7 @@ class Store:
         return content, md5 == actual  # a .gz may be another compression of the right content
 
     def _known_md5(self, filename: str) -> str | None:
-        tables = (file_md5s(s.dataset) for s in self.config.sources if isinstance(s, Torchvision))
+        tables = (_md5s(source) for source in self.config.sources)
         return next((table[filename] for table in tables if filename in table), None)
 
 
@@ -157,6 +157,12 @@ def user_cache() -> Path:
     """``genlab`` in ``$XDG_CACHE_HOME``, by default ``~/.cache``."""
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "genlab"
+
+
+def _md5s(source: Source) -> Mapping[str, str]:
+    if isinstance(source, Torchvision):
+        return file_md5s(source.dataset)
+    return source.md5s if isinstance(source, Url) else {}
 
 
 def _gunzip(stored: bytes) -> bytes:

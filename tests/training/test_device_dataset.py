@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from genlab.data.bits import PackedImages, pack
 from genlab.data.device import DeviceDataset, hold_out
 from genlab.errors import ConfigError
 
@@ -49,9 +50,52 @@ def test_a_batch_larger_than_the_set_is_refused(dataset):
         next(dataset.epoch(104, seed=0))
 
 
-def test_the_shape_is_known(dataset):
-    assert dataset.spec.shape == (1, 2, 3)
-    assert dataset.spec.num_classes == 103
+def test_packed_images_come_out_as_unpacked_ones_do():
+    images = torch.randint(2, (53, 1, 5, 7), dtype=torch.uint8) * 255
+    packed = DeviceDataset(pack([images], 53, (1, 5, 7)), None, CPU, CPU)
+    plain = DeviceDataset(images, None, CPU, CPU)
+    assert len(packed) == 53
+    for index in (torch.tensor([3, 52, 0, 3]), slice(10, 20), slice(50, 60)):
+        assert torch.equal(packed.batch(index).x, images[index])
+        assert packed.batch(index).x.is_contiguous()
+    for ours, theirs in (
+        (packed.in_order(20), plain.in_order(20)),
+        (packed.in_order(20, limit=30), plain.in_order(20, limit=30)),
+        (packed.epoch(10, seed=1, start=2), plain.epoch(10, seed=1, start=2)),
+    ):
+        assert [b.x.tolist() for b in ours] == [b.x.tolist() for b in theirs]
+
+
+def test_packed_images_of_the_host_travel_as_bits(monkeypatch):
+    images = torch.full((4, 1, 8, 8), 255, dtype=torch.uint8)
+    dataset = DeviceDataset(pack([images], 4, (1, 8, 8)), None, torch.device("meta"), CPU)
+    unpack, seen = PackedImages.unpack, []
+    monkeypatch.setattr(PackedImages, "unpack", lambda self: (seen.append(self.bits), unpack(self))[1])
+    assert dataset.batch(torch.arange(2)).x.shape == (2, 1, 8, 8)
+    assert [(bits.device.type, bits.shape) for bits in seen] == [("meta", (2, 8))]
+    assert dataset.images.nbytes == images.nbytes // 8
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("where", ["cpu", "cuda"])
+def test_packed_images_on_a_gpu(where):
+    images = torch.randint(2, (53, 1, 5, 7), dtype=torch.uint8) * 255
+    gpu, where = torch.device("cuda"), torch.device(where)
+    dataset = DeviceDataset(pack([images], 53, (1, 5, 7)), None, gpu, where)
+    assert dataset.images.bits.is_pinned() == (where.type == "cpu")
+    index = torch.tensor([3, 52, 0], device=where)
+    assert dataset.batch(index).x.device.type == "cuda"
+    assert torch.equal(dataset.batch(index).x.cpu(), images[[3, 52, 0]])
+
+
+def test_factors_are_held_beside_the_images():
+    factors = torch.arange(8).view(4, 2)
+    images = torch.zeros(4, 1, 2, 2, dtype=torch.uint8)
+    dataset = DeviceDataset(images, None, CPU, CPU, factors, ("shape", "scale"))
+    assert torch.equal(dataset.factors, factors)
+    assert dataset.factor_names == ("shape", "scale")
+    assert DeviceDataset(images, None, CPU, CPU).factors is None
+    assert DeviceDataset(images, None, CPU, CPU).factor_names == ()
 
 
 def test_held_out_images_are_a_fixed_part_of_the_training_images():
