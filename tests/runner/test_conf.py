@@ -11,6 +11,8 @@ from genlab.registry import CALLBACKS, EVALUATIONS, MODELS
 from genlab.verbs import TrainConfig
 
 GROUPS = ["model", "model/net", "dataset", "trainer", "trainer/schedule", "hardware", "callbacks", "evaluation"]
+FITTING = {"evaluation=disentanglement": ["dataset=dsprites_rendered"]}
+"""What an option can't be composed without."""
 OPTIONS = [f"{group}={name}" for group in [*GROUPS, "experiment"] for name in option_files(group, [conf_dir()])]
 
 
@@ -26,7 +28,7 @@ def test_there_is_something_to_compose():
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_option_has_the_keys_of_its_class(option):
-    values = _compose(option)
+    values = _compose(option, *FITTING.get(option, []))
     settings = parse(TrainConfig, values)
     build_callbacks(settings.callbacks)
     build_evaluation(settings.evaluation, model_builder(settings.model).func, settings.dataset)

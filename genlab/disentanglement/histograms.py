@@ -1,0 +1,99 @@
+"""Mutual information of binned codes and factors, and what is made of it: MIG and modularity."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from genlab.disentanglement.score import (
+    MIN_STD,
+    Score,
+    active,
+    mean_over_factors,
+    top_two_gap,
+    value_ranks,
+)
+
+NUM_BINS = 20
+
+
+def bins(codes: Tensor, num_bins: int = NUM_BINS) -> Tensor:
+    """The bin of each code, int64 ``(N, D)``: equally wide ones from each dimension's least to its greatest.
+
+    A dimension that is constant has all its codes in one.
+    """
+    codes = codes.double()
+    low, high = codes.aminmax(dim=0)
+    width = torch.where(high > low, high - low, 1.0)
+    return ((codes - low) / width * num_bins).long().clamp_(max=num_bins - 1)
+
+
+def entropies(factors: Tensor) -> Tensor:
+    """Entropy of each factor among the images: ``(N, F)`` -> nats, float64 ``(F,)``."""
+    return torch.stack([_entropy(value_ranks(column)[1]) for column in factors.unbind(1)])
+
+
+def mutual_information(codes: Tensor, factors: Tensor, num_bins: int = NUM_BINS) -> Tensor:
+    """``I(bin of z_j; v_k)``, plugged in from the counts: nats, float64 ``(D, F)``.
+
+    It is biased upwards by about ``(bins - 1) * (values - 1) / (2 N)``: 0.04 nats for 20 bins and 40 values
+    among 10,000 images.
+    """
+    binned = bins(codes, num_bins)
+    columns = [_information(binned, num_bins, *value_ranks(column)) for column in factors.unbind(1)]
+    return torch.stack(columns, dim=1)
+
+
+def mig_hist20(codes: Tensor, factors: Tensor) -> Score:
+    """The mutual information gap of codes in 20 bins.
+
+    For each factor: by how much the dimension that knows most of it leads the next, as a share of the
+    factor's entropy.
+
+    References:
+        Chen et al. 2018, "Isolating sources of disentanglement in variational autoencoders", for the gap;
+        Locatello et al. 2019 for the estimator: histograms of the encoder's means for 10,000 images.
+    """
+    return mutual_information_gap(mutual_information(codes, factors), entropies(factors))
+
+
+def mutual_information_gap(information: Tensor, entropy: Tensor) -> Score:
+    """The gap from information ``(D, F)`` and the factors' entropies ``(F,)``, both in nats."""
+    return mean_over_factors(top_two_gap(information) / entropy)
+
+
+def modularity(codes: Tensor, factors: Tensor, min_std: float = MIN_STD) -> Score:
+    """Whether each dimension knows of one factor only: the mean over dimensions, 0 to 1.
+
+    Of a dimension: one less the squared information on all factors but its best, relative to that of its
+    best and ``F - 1``. Collapsed dimensions are left out, unlike in ``disentanglement_lib``, which counts the
+    ratios of their spurious information; where all have collapsed the score is 0.
+
+    References:
+        Ridgeway & Mozer 2018, "Learning deep disentangled embeddings with the F-statistic loss"; information
+        in 20 bins as by Locatello et al. 2019.
+    """
+    squared = mutual_information(codes, factors)[active(codes, min_std)].square()
+    if not len(squared):
+        return Score(0.0)
+    best = squared.amax(dim=1)
+    # A dimension that varies and yet knows nothing at all has no best factor: 0, as in the library.
+    spread = (squared.sum(dim=1) - best) / (best * (squared.shape[1] - 1)).clamp(min=1e-30)
+    return Score(torch.where(best > 0, 1 - spread, 0.0).mean().item())
+
+
+def _entropy(counts: Tensor) -> Tensor:
+    """Entropy of the distribution in the last dimension of ``counts``, in nats."""
+    p = counts.double() / counts.sum(dim=-1, keepdim=True)
+    return -torch.xlogy(p, p).sum(dim=-1)
+
+
+def _information(binned: Tensor, num_bins: int, values: Tensor, value_counts: Tensor) -> Tensor:
+    """Information of every dimension ``(N, D)`` on one factor ``(N,)``: one count for all dimensions."""
+    num_dims, num_values = binned.shape[1], len(value_counts)
+    dims = torch.arange(num_dims, device=binned.device)
+    cells = (dims * num_bins + binned) * num_values + values[:, None]
+    counts = torch.bincount(cells.flatten(), minlength=num_dims * num_bins * num_values)
+    joint = counts.view(num_dims, num_bins, num_values)
+    information = _entropy(joint.sum(dim=2)) + _entropy(value_counts) - _entropy(joint.flatten(1))
+    return information.clamp_(min=0)

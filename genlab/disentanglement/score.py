@@ -1,0 +1,45 @@
+"""What a measure gives, and what several of them share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+MIN_STD = 0.05
+"""A dimension whose codes vary less than this, on the scale of a standard normal prior, has collapsed.
+
+References:
+    Locatello et al. 2019, as ``prune_dims.threshold`` of their FactorVAE score.
+"""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A measure; ``per_factor`` are its parts, one for each factor, where it is made up of such."""
+
+    value: float
+    per_factor: tuple[float, ...] = ()
+
+
+def mean_over_factors(parts: Tensor) -> Score:
+    """The mean of ``parts`` ``(F,)``."""
+    return Score(parts.mean().item(), tuple(parts.tolist()))
+
+
+def top_two_gap(matrix: Tensor) -> Tensor:
+    """For each factor, by how much the best dimension leads: ``(D, F)`` -> ``(F,)``."""
+    best, second = matrix.topk(2, dim=0).values.unbind(0)
+    return best - second
+
+
+def active(codes: Tensor, min_std: float = MIN_STD) -> Tensor:
+    """Which dimensions of ``codes`` ``(N, D)`` have not collapsed, bool ``(D,)``."""
+    return codes.std(dim=0) >= min_std
+
+
+def value_ranks(column: Tensor) -> tuple[Tensor, Tensor]:
+    """The values of a factor ``(N,)`` as 0, 1, ... in their order, and how many images have each ``(V,)``."""
+    _, ranks, counts = torch.unique(column, return_inverse=True, return_counts=True)
+    return ranks, counts
