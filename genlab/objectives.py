@@ -106,9 +106,10 @@ class ELBO(Objective):
         """One."""
         terms = model.elbo(x)
         kl = terms.kl.mean(0)
-        free = self.free_bits * self.latent_dim / len(kl)
+        if self.free_bits:  # without them, an estimate of the KL may well be negative
+            kl = kl.clamp(min=self.free_bits * self.latent_dim / len(kl))
         weight = model.beta * warmup
-        loss = terms.reconstruction.mean() + weight * kl.clamp(min=free).sum()
+        loss = terms.reconstruction.mean() + weight * kl.sum()
         yield Update("model", loss, terms.logs() | {"kl_weight": loss.new_full((), weight)})
 
 
@@ -169,7 +170,7 @@ class BetaTCVAE(Objective):
     """The KL taken apart: mutual information, total correlation, KL of each dimension's marginal.
 
     The aggregate posterior is estimated within the batch. That leaves out the size of the training set, which
-    shifts the first two terms by constants (Chen et al.'s minibatch-weighted sampling) and moves no gradient.
+    shifts the three terms by constants (Chen et al.'s minibatch-weighted sampling) and moves no gradient.
 
     References:
         Chen et al. 2018, "Isolating sources of disentanglement in VAEs", eq. 2 and appendix C.1.

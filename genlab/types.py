@@ -13,8 +13,6 @@ from torch.nn import Parameter
 
 from genlab.nets.gaussian import DiagonalGaussian
 
-from genlab.nets.gaussian import DiagonalGaussian
-
 
 @dataclass(frozen=True)
 class DataSpec:

@@ -11,11 +11,12 @@ import math
 from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Le
 from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from genlab.config import Count, Positive, config
+from genlab.config import Count, config
 from genlab.likelihood import LEVELS, bernoulli, centre, dequantise, quantise, to_levels
 from genlab.types import DataSpec
 
@@ -118,7 +119,7 @@ class GaussianConfig:
     number for all pixels (``shared``) or by the decoder for each (``per_pixel``)."""
 
     name: Literal["gaussian"] = "gaussian"
-    scale: Positive = 0.1
+    scale: Annotated[float, Ge(0.002), Le(10)] = 0.1
     variance: Literal["fixed", "shared", "per_pixel"] = "shared"
 
     def build(self, spec: DataSpec) -> PixelLikelihood:
@@ -140,8 +141,8 @@ class Gaussian(PixelLikelihood):
     def __init__(self, config: GaussianConfig, spec: DataSpec) -> None:
         super().__init__(spec, spec.channels * (1 + (config.variance == "per_pixel")))
         self.variance = config.variance
-        raw = torch.tensor(math.log(math.expm1(max(config.scale - self.min_scale, 1e-6))))
-        self.raw_scale = nn.Parameter(raw, requires_grad=True) if config.variance == "shared" else None
+        raw = torch.tensor(math.log(math.expm1(config.scale - self.min_scale)))
+        self.raw_scale = nn.Parameter(raw) if config.variance == "shared" else None
         self.register_buffer("offset", raw.clone())
         self.protocol = f"uniform dequantisation, (x + u) / 256, Gaussian decoder, {config.variance} variance"
 
@@ -235,9 +236,8 @@ class DiscretizedLogisticMixture(PixelLikelihood):
         """``x`` ``(..., 1 or K, C, H, W)`` on [-1, 1]: the channels before each one."""
         if means.shape[-3] == 1:
             return means
-        shifts = torch.zeros_like(means).index_add(
-            -3, self.later, coefficients * x.index_select(-3, self.earlier)
-        )
+        terms = coefficients * x.index_select(-3, self.earlier)
+        shifts = terms.new_zeros(*terms.shape[:-3], *means.shape[-3:]).index_add(-3, self.later, terms)
         return means + shifts
 
     def log_prob(self, planes: Tensor, x: Tensor) -> Tensor:
@@ -247,20 +247,21 @@ class DiscretizedLogisticMixture(PixelLikelihood):
         centred = x - self._conditional_means(means, coefficients, x)
         inverse_scale, half = (-log_scales).exp(), 1 / (LEVELS - 1)
         upper, lower = inverse_scale * (centred + half), inverse_scale * (centred - half)
-        # log(sigmoid(upper) - sigmoid(lower)), without cancellation where both are near 0 or 1:
-        log_mass = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(lower - upper))
+        # log(sigmoid(upper) - sigmoid(lower)), without cancellation where both are near 0 or 1 or each other:
+        log_width = torch.log(-torch.expm1(-2 * half * inverse_scale))
+        log_mass = F.logsigmoid(upper) + F.logsigmoid(-lower) + log_width
         log_mass = torch.where(x < -1 + half, F.logsigmoid(upper), log_mass)
         log_mass = torch.where(x > 1 - half, F.logsigmoid(-lower), log_mass)
         per_pixel = torch.logsumexp(log_weights.squeeze(-3) + log_mass.sum(-3), dim=-3)
         return per_pixel.flatten(-2).sum(-1)
 
     def _compose(self, means: Tensor, coefficients: Tensor) -> Tensor:
-        """Channel by channel, each from those before it; on [-1, 1]."""
+        """Channel by channel, each from the levels of those before it; on [-1, 1]."""
         x = torch.zeros_like(means)
         for channel in range(means.shape[-3]):
             value = self._conditional_means(means, coefficients, x)[..., channel, :, :]
             x = x.clone()
-            x[..., channel, :, :] = value.clamp(-1, 1)
+            x[..., channel, :, :] = _nearest_level(value) / (LEVELS - 1) * 2 - 1
         return x
 
     def mean(self, planes: Tensor) -> Tensor:
@@ -281,7 +282,11 @@ class DiscretizedLogisticMixture(PixelLikelihood):
 
 def _to_uint8(x: Tensor) -> Tensor:
     """[-1, 1] -> levels."""
-    return ((x + 1) / 2 * (LEVELS - 1)).round().clamp(0, LEVELS - 1).to(torch.uint8)
+    return _nearest_level(x).to(torch.uint8)
+
+
+def _nearest_level(x: Tensor) -> Tensor:
+    return ((x + 1) / 2 * (LEVELS - 1)).round().clamp(0, LEVELS - 1)
 
 
 # --------------------------------------------------------------------------------------- categorical
@@ -327,7 +332,9 @@ class Categorical(PixelLikelihood):
         """Exact, of 256 levels."""
         log_probs = self._log_probs(planes)
         level = (x * (LEVELS - 1)).round().long().unsqueeze(-4)
-        level = level.expand(*log_probs.shape[:-4], *level.shape[-4:])
+        leading = torch.broadcast_shapes(log_probs.shape[:-4], level.shape[:-4])
+        level = level.expand(*leading, *level.shape[-4:])
+        log_probs = log_probs.expand(*leading, *log_probs.shape[-4:])
         return log_probs.take_along_dim(level, -4).flatten(-4).sum(-1)
 
     def mean(self, planes: Tensor) -> Tensor:
