@@ -89,10 +89,14 @@ def _run(verb: str, arguments: list[str]) -> None:
 def _hydra(verb: str, config_name: str) -> None:
     import hydra
 
+    from genlab import sweep
+
     def job(config: DictConfig) -> float | None:
         return _job(verb, config)
 
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(job)()
+    run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(job)
+    with sweep.reported():
+        run()
 
 
 def _from_run(verb: str, arguments: list[str]) -> tuple[str, list[str]]:
@@ -134,12 +138,16 @@ def _job(verb: str, config: DictConfig) -> float | None:
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
+    from genlab import sweep
+
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     conf = [Path(s.path) for s in hydra.runtime.config_sources if s.schema == "file"]
+    record = sweep.recorded(hydra, _translate) if verb == "train" else contextlib.nullcontext()
     try:
-        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        return _perform(verb, values, folder, conf)
+        with record:
+            values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+            return _perform(verb, values, folder, conf)
     except Exception as error:
         known = _translate(error)
         if type(known) is GenlabError:  # nobody expected it: keep where it came from
@@ -147,6 +155,8 @@ def _job(verb: str, config: DictConfig) -> float | None:
                 (folder / "error.txt").write_text(traceback.format_exc())
         if hydra.mode == RunMode.MULTIRUN:
             logging.getLogger(__name__).error("job %s failed: %s", hydra.job.num, known)
+            if sweep.ends_in_report(hydra):
+                return None
             raise known from None
         with contextlib.suppress(OSError):  # where nothing was written, leave no empty folder behind
             folder.rmdir()

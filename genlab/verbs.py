@@ -123,7 +123,7 @@ def train(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[s
     torch.manual_seed(settings.seed)
     model = build(spec)
     stages = settings.trainer.by_stage(model.stages())  # before anything is fetched
-    others = fetch_sets(evaluation, conf, spec)
+    others = fetch_sets(evaluation, conf, spec, settings.dataset.binarization)
     data = load_splits(settings.dataset, device)
     for stage in stages.values():
         data.train.num_batches(stage.batch_size)
@@ -143,7 +143,8 @@ def train(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[s
             _announce(settings, trainer)
             trainer.fit()
             loss_curves(folder)
-            metrics = {name: value for name, value in trainer.metrics.items() if name.startswith("val/")}
+            final = tuple(f"{source}/" for source in ("val", *callbacks))
+            metrics = {name: value for name, value in trainer.metrics.items() if name.startswith(final)}
             if evaluation is not None:
                 load_run(model, folder, "best" if len(data.val) else "last")
                 subject = _subject(model, settings.run_name, settings.dataset, data, others, device)
@@ -185,7 +186,7 @@ def _announce(settings: TrainConfig, trainer: Trainer) -> None:
         "%s with %s parameters on %s (%s), %s",
         settings.model["name"],
         f"{parameters:,}",
-        settings.dataset.name,
+        settings.dataset.label,
         sizes,
         trainer.hardware.name,
     )
@@ -243,7 +244,7 @@ def evaluate(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dic
     spec = data_spec(settings.dataset)
     model = build(spec)
     step, epoch = load_run(model, folder, settings.weights)
-    others = fetch_sets(evaluation, conf, spec)
+    others = fetch_sets(evaluation, conf, spec, settings.dataset.binarization)
     device.prepare(model)
     data = load_splits(settings.dataset, device)
     subject = _subject(model, settings.run_name, settings.dataset, data, others, device)
@@ -262,7 +263,7 @@ def _subject(
     device: Hardware,
 ) -> Subject:
     sets = {other: on_device(load_images(c, "test"), device) for other, c in others.items()}
-    return Subject(model, name, dataset.name, data, sets, device)
+    return Subject(model, name, dataset.label, data, sets, device)
 
 
 def _measure(
