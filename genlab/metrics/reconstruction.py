@@ -1,0 +1,121 @@
+"""How well a model gives its images back."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import rich
+import torch
+from rich.progress import track
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from genlab.config import Count, Seed, config
+from genlab.data import DatasetConfig
+from genlab.data.device import DeviceDataset
+from genlab.errors import ConfigError
+from genlab.likelihood import LEVELS
+from genlab.metrics.base import Evaluation, Result, Subject
+from genlab.models.base import Model
+from genlab.registry import EVALUATIONS
+from genlab.types import Reconstructs
+
+_WINDOW = 11  # pixels: the side of SSIM's window
+
+
+@config
+class ReconstructionConfig:
+    """Settings of :class:`ReconstructionEvaluation`; ``max_images`` bounds each split (``null``: all of it)."""
+
+    name: Literal["reconstruction"] = "reconstruction"
+    splits: tuple[Literal["train", "val", "test"], ...] = ("train", "test")
+    max_images: Count | None = 10_000
+    batch_size: Count = 500
+    seed: Seed = 0
+
+
+@EVALUATIONS.register("reconstruction")
+class ReconstructionEvaluation(Evaluation):
+    """Mean squared error per pixel, PSNR and SSIM of what a model reconstructs.
+
+    References:
+        Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity".
+    """
+
+    Config = ReconstructionConfig
+    config: ReconstructionConfig
+
+    def check(self, model: type[Model], dataset: DatasetConfig) -> None:
+        """The model must reconstruct, and every split have images."""
+        if not hasattr(model, "reconstruct"):
+            raise ConfigError(f"evaluation=reconstruction needs reconstructions, and {model.__name__} has none")
+        if "val" in self.config.splits and not dataset.num_val:
+            raise ConfigError("evaluation.splits has val, and dataset.num_val=0 holds nothing out for it")
+
+    def run(self, subject: Subject) -> Result:
+        """One row for each split."""
+        rows: list[dict[str, Any]] = []
+        metrics: dict[str, float] = {}
+        scores: dict[str, Tensor] = {}
+        for split in self.config.splits:
+            scores[split], ssim = self._measure(subject, getattr(subject.data, split))
+            summary = summarise(scores[split], ssim)
+            rows.append({"set": f"{subject.dataset} {split}", "images": len(ssim), **summary})
+            metrics |= {f"reconstruction/{split}/{key.lower()}": value for key, value in summary.items()}
+        title = f"Reconstruction by {subject.run_name}"
+        return Result(title, rows, _notes(subject.model), metrics, scores, "mean squared error per pixel")
+
+    def _measure(self, subject: Subject, data: DeviceDataset) -> tuple[Tensor, Tensor]:
+        """:func:`compare` for the images of a split in order, on the CPU."""
+        assert isinstance(subject.model, Reconstructs)
+        limit = min(len(data), self.config.max_images or len(data))
+        batches = track(
+            data.in_order(self.config.batch_size, limit),
+            description="reconstruction",
+            total=math.ceil(limit / self.config.batch_size),
+            transient=True,
+            disable=not rich.get_console().is_terminal,
+        )
+        parts = []
+        for batch in batches:
+            with subject.hardware.autocast():
+                reconstructed = subject.model.reconstruct(batch.x)
+            parts.append([values.cpu() for values in compare(batch.x, reconstructed)])
+        error, ssim = (torch.cat(values).double() for values in zip(*parts, strict=True))
+        return error, ssim
+
+
+def compare(x: Tensor, reconstructed: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean squared error per pixel on [0, 1] and SSIM, ``(B,)`` each, of uint8 ``(B, C, H, W)``.
+
+    SSIM is NaN for images that are smaller than its window of 11x11 pixels.
+    """
+    a, b = (images.float() / (LEVELS - 1) for images in (x, reconstructed))
+    error = (a - b).square().flatten(1).mean(1)
+    if min(x.shape[-2:]) < _WINDOW:
+        return error, torch.full_like(error, math.nan)
+    ssim = structural_similarity_index_measure(
+        b, a, sigma=1.5, kernel_size=_WINDOW, data_range=1.0, reduction="none"
+    )
+    assert isinstance(ssim, Tensor)
+    return error, ssim.view(-1)
+
+
+def summarise(error: Tensor, ssim: Tensor) -> dict[str, float]:
+    """Means of :func:`compare`, and the PSNR in dB of the mean error; what is not finite is left out.
+
+    >>> summarise(torch.tensor([0.01, 0.01]), torch.tensor([0.5, 1.0]))
+    {'MSE': 0.01, 'PSNR': 20.0, 'SSIM': 0.75}
+    """
+    mse = error.mean().item()
+    psnr = -10 * math.log10(mse) if mse else math.inf
+    values = {"MSE": mse, "PSNR": psnr, "SSIM": ssim.mean().item()}
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def _notes(model: Model) -> list[str]:
+    notes = ["MSE per pixel on [0, 1]; PSNR in dB, of the mean MSE; SSIM of 11x11 Gaussian windows"]
+    if min(model.spec.height, model.spec.width) < _WINDOW:
+        notes.append(f"no SSIM: the images are smaller than its window of {_WINDOW}x{_WINDOW} pixels")
+    return notes
