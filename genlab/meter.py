@@ -19,7 +19,7 @@ class Meter:
         self._rows: dict[str, list[tuple[int, Tensor]]] = {}
 
     def add(self, group: str, step: int, terms: Mapping[str, Tensor]) -> None:
-        """Take the scalar ``terms`` of one update of ``group``; their names stay the same over steps."""
+        """Take the scalar ``terms`` of one update of ``group``; their names stay the same until :meth:`read`."""
         self._names.setdefault(group, list(terms))
         row = torch.stack([terms[name].float() for name in self._names[group]])
         self._rows.setdefault(group, []).append((step, row))
@@ -53,7 +53,7 @@ class Meter:
         means: dict[str, float] = {}
         for group, values in self.check().items():
             means.update(zip(self._names[group], values.double().mean(0).tolist(), strict=True))
-        self._rows = {}
+        self._names, self._rows = {}, {}  # another stage may have other terms
         return means
 
     def state_dict(self) -> dict[str, Any]:

@@ -38,3 +38,11 @@ def test_a_saved_window_goes_on():
     second.load_state_dict(first.state_dict(), torch.device("cpu"))
     _add(second, "model", 1, loss=3.0)
     assert second.read() == {"loss": 2.0}
+
+
+def test_a_later_stage_may_have_other_terms():
+    meter = Meter()
+    meter.add("model", 0, {"reconstruction": torch.tensor(1.0)})
+    meter.read()
+    meter.add("model", 1, {"prior": torch.tensor(2.0)})
+    assert meter.read() == {"prior": 2.0}
