@@ -19,7 +19,7 @@ class Meter:
         self._rows: dict[str, list[tuple[int, Tensor]]] = {}
 
     def add(self, group: str, step: int, terms: Mapping[str, Tensor]) -> None:
-        """Take the scalar ``terms`` of one update of ``group``; their names stay the same until :meth:`read`."""
+        """Take the scalar ``terms`` of an update of ``group``; their names stay the same until :meth:`read`."""
         self._names.setdefault(group, list(terms))
         row = torch.stack([terms[name].float() for name in self._names[group]])
         self._rows.setdefault(group, []).append((step, row))

@@ -261,7 +261,7 @@ class Trainer:
             yield model
 
     def _call(self, event: str) -> None:
-        for callback in self.callbacks.values():
+        for name, callback in self.callbacks.items():
             with self._looking() as model:
                 snapshot = Snapshot(
                     model,
@@ -273,7 +273,8 @@ class Trainer:
                     self.step,
                     self.metrics,
                 )
-                getattr(callback, event)(snapshot)
+                found = getattr(callback, event)(snapshot) or {}
+            self._record({f"{name}/{key}": value for key, value in found.items()})
 
     def _stopped(self) -> bool:
         return any(callback.should_stop for callback in self.callbacks.values())

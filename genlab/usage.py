@@ -9,7 +9,7 @@ from genlab.config import conf_dir, option_files
 
 VERBS = {
     "train": "train a model; `resume=<run>` continues one",
-    "eval": "measure a trained model: likelihood, reconstruction, disentanglement, out-of-distribution detection",
+    "eval": "measure a trained model: likelihood, reconstruction, disentanglement, OOD detection",
     "sample": "draw images from a trained model",
 }
 FLAGS = [

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from genlab.data.device import Splits
+from genlab.data.device import DeviceDataset, Splits
 from genlab.logger import RunLogger
 from genlab.models.base import Model
 from genlab.run_folder import RunFolder
@@ -26,6 +26,11 @@ class Snapshot:
     metrics: Mapping[str, float]
     """The newest numbers by name, ``val/loss`` for instance."""
 
+    @property
+    def held_out(self) -> DeviceDataset:
+        """Images that training has not seen: the validation images, the test images where there are none."""
+        return self.data.val if len(self.data.val) else self.data.test
+
 
 class Callback:
     """Called at the end of epochs; random state is set aside and put back around every call."""
@@ -36,8 +41,13 @@ class Callback:
     def on_stage_start(self, stage: str) -> None:
         """Before the first epoch of a stage; not called when a run is resumed inside it."""
 
-    def on_epoch_end(self, snapshot: Snapshot) -> None:
-        """After the validation of an epoch; ``snapshot.epoch`` counts from 1."""
+    def on_epoch_end(self, snapshot: Snapshot) -> Mapping[str, float] | None:
+        """After the validation of an epoch; ``snapshot.epoch`` counts from 1.
+
+        Numbers that it returns are logged as ``<name of the callback>/<name>``; the last ones are among the
+        final metrics of the run.
+        """
+        return None
 
     def on_train_end(self, snapshot: Snapshot) -> None:
         """After the last epoch."""

@@ -37,7 +37,7 @@ class VAEConfig:
     prior: PriorConfig
     objective: ObjectiveConfig
     warmup: Warmup
-    eval_samples: Count = 50
+    eval_samples: Count = 10
     sample_pixels: bool = False
 
 

@@ -12,13 +12,17 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.utils import make_grid
 
 from genlab.run_folder import RunFolder
 
-_STYLE: Any = {
+DPI = 150
+"""Pixels per inch of every PNG."""
+
+STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -26,6 +30,7 @@ _STYLE: Any = {
     "figure.constrained_layout.use": True,
     "svg.fonttype": "none",
 }
+"""What every figure looks like; for :func:`matplotlib.rc_context`."""
 
 
 def grid(images: Tensor) -> Tensor:
@@ -44,8 +49,17 @@ def save_grid(images: Tensor, path: Path) -> None:
 
 def save(figure: Figure, path: Path) -> None:
     """Write ``path.png`` and ``path.svg``."""
-    figure.savefig(path.with_suffix(".png"), dpi=150)
-    figure.savefig(path.with_suffix(".svg"))
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(path.with_suffix(".png"), dpi=DPI)
+        figure.savefig(path.with_suffix(".svg"))
+
+
+def as_image(figure: Figure) -> Tensor:
+    """``figure`` as pixels, uint8 ``(3, H, W)``, for TensorBoard."""
+    canvas: Any = FigureCanvasAgg(figure)  # its methods carry no annotations
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 
 
 def histograms(scores: Mapping[str, Tensor], label: str, title: str, path: Path) -> None:
@@ -53,7 +67,7 @@ def histograms(scores: Mapping[str, Tensor], label: str, title: str, path: Path)
     every = torch.cat([values[values.isfinite()] for values in scores.values()])
     low, high = np.quantile(every.numpy(), 0.002), every.max().item()
     bins = int(np.clip(len(every) ** 0.5, 10, 100))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7, 4))
         axes = figure.subplots()
         for name, values in scores.items():
@@ -81,7 +95,7 @@ def loss_curves(folder: RunFolder) -> None:
                 curves[term][split].append((int(row["step"]), float(row["value"])))
     if not curves:
         return
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         columns = min(3, len(curves))
         rows = -(-len(curves) // columns)
         figure = Figure(figsize=(4 * columns, 2.8 * rows))

@@ -9,7 +9,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from genlab.report.figures import _STYLE, save
+from genlab.report.figures import STYLE, save
 
 _READABLE = 16  # rows: of more, neither numbers nor every name could be read
 
@@ -19,7 +19,7 @@ def heatmap(
 ) -> None:
     """Write ``values`` ``(len(rows), len(columns))``, 0 to 1, with a colour bar that ``label`` names."""
     readable = len(rows) <= _READABLE
-    with mpl.rc_context({**_STYLE, "axes.grid": False}):
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(2.5 + 0.9 * len(columns), 1.5 + 0.32 * min(len(rows), _READABLE)))
         axes = figure.subplots()
         image = axes.imshow(values.numpy(), vmin=0, vmax=1, cmap="viridis", aspect="auto")

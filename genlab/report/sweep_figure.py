@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,16 +17,19 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import NullLocator
 
-from genlab.report.figures import _STYLE, save
+from genlab.report.figures import STYLE, save
 from genlab.sweep import OK, Job, metric_names, swept_keys
 
 _SEED = "seed"
 _UNITS = {
     "bits_per_dim": "bits/dim",
     **dict.fromkeys(("log_prob", "elbo", "nelbo", "iwae", "kl", "reconstruction"), "nats per image"),
-    **dict.fromkeys(("log_det", "log_prior"), "nats per image"),
+    **dict.fromkeys(("log_det", "log_prior", "iwae_se", "nelbo_se"), "nats per image"),
+    **dict.fromkeys(("mutual_information", "kl_max", "kl_min", "kl_se", "reconstruction_se"), "nats"),
 }
-"""By the last part of a metric's name."""
+"""By the last part of a metric's name, without a number of samples: ``iwae_50`` is an ``iwae``."""
+
+_NUMBER = re.compile(r"_\d+")
 
 Points = Mapping[float, Sequence[float]]
 """Values by their place on the x axis: several where seeds were swept."""
@@ -62,7 +66,7 @@ def draw_sweep(jobs: Sequence[Job], path: Path) -> bool:
         return False
     axis = _axis(keys, done)
     others = [key for key in keys if key not in (axis.key, _SEED)]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = _figure(done, axis, others, metrics)
         save(figure, path)
     return True
@@ -149,7 +153,7 @@ def _line(axes: Axes, points: Points, axis: Axis, name: str, colour: Any) -> Non
 def _dress(axes: Axes, axis: Axis, metric: str) -> None:
     axes.set_title(metric, fontsize=10)
     kind = "" if axis.scale["value"] == "linear" else " (log scale)"
-    axes.set(xlabel=axis.key + kind, ylabel=_UNITS.get(metric.rpartition("/")[2], ""))
+    axes.set(xlabel=axis.key + kind, ylabel=_unit(metric))
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.set_xscale(**axis.scale)
     axes.margins(x=0.08, y=0.12)
@@ -193,3 +197,7 @@ def _explain(figure: Figure, panel: Axes, jobs: Sequence[Job], axis: Axis, other
         figure.suptitle(
             f"mean over {shown} ± standard deviation; small dots: each seed", fontsize=10, color="0.35"
         )
+
+
+def _unit(metric: str) -> str:
+    return _UNITS.get(_NUMBER.sub("", metric.rpartition("/")[2]), "")

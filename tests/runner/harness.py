@@ -40,7 +40,16 @@ TRAINING = [
 ]
 TINY = [*IMAGES, *MODEL, *TRAINING]
 """Two epochs of four steps each, on 64 images of 8x8 pixels."""
-UNWATCHED = ["callbacks.sample_grid=null", "callbacks.log_prob_histogram=null"]
+WATCHING = [
+    "sample_grid",
+    "log_prob_histogram",
+    "reconstructions",
+    "interpolation",
+    "traversals",
+    "latent_map",
+    "posterior",
+]
+UNWATCHED = [f"callbacks.{name}=null" for name in WATCHING]
 UNMEASURED = ["evaluation.splits=[test]", "evaluation.max_images=2"]
 """As little evaluation as there is."""
 QUIET = [*TINY, *UNWATCHED, *UNMEASURED]
