@@ -84,7 +84,7 @@ class SCVAE(Model):
     def features(self, x: Tensor, learning: bool = False) -> Tensor:
         """Standardised ``(B, d)`` of images in [0, 1]: over this batch where ``learning``, else over those
         before."""
-        raw = self.encoder(2 * x - 1).float()
+        raw = self.encoder(x).float()
         mean, var = self.feature_mean, self.feature_var
         return F.batch_norm(raw, mean, var, training=learning, momentum=_MOMENTUM, eps=_EPS)
 

@@ -89,7 +89,7 @@ class VAE(Model):
 
     def infer(self, x: Tensor) -> DiagonalGaussian:
         """``q(z|x)`` of images in [0, 1]."""
-        mean, log_var = self.encoder(2 * x - 1).float().chunk(2, dim=1)
+        mean, log_var = self.encoder(x).float().chunk(2, dim=1)
         return DiagonalGaussian(mean, log_var)
 
     def planes(self, z: Tensor) -> Tensor:
