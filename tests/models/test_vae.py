@@ -205,3 +205,17 @@ def test_half_precision_of_the_networks_leaves_densities_whole():
     assert update.loss.dtype == score.dtype == torch.float32
     update.loss.backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@torch.no_grad()
+def test_thousands_of_importance_samples_are_decoded_some_at_a_time(monkeypatch):
+    model, rows = build(), []
+    model.decoder.register_forward_hook(lambda module, inputs, planes: rows.append(len(planes)))
+    x = model.observe(images())
+    torch.manual_seed(1)
+    whole = model.bound_terms(x, 50).bound()
+    monkeypatch.setattr("genlab.models.vae._CHUNK", 64 * 6 * 8)  # eight codes of each of the six images
+    torch.manual_seed(1)
+    parts = model.bound_terms(x, 50).bound()
+    assert rows == [300, *[48] * 6, 12]
+    assert torch.allclose(parts, whole, atol=0.3)  # other noise, the same bound
