@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import rich
+from rich.progress import track
 from torch import Tensor
 
 from genlab.data import DatasetConfig
@@ -15,6 +18,7 @@ from genlab.errors import ConfigError
 from genlab.hardware import Hardware
 from genlab.models.base import Model
 from genlab.report.figures import histograms
+from genlab.types import Batch
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,19 @@ class Evaluation:
         """Draw the figures of ``result`` into ``folder``: by default histograms of its scores."""
         if result.scores:
             histograms(result.scores, result.score_name, result.title, folder / self.config.name)
+
+
+def require_splits(splits: Sequence[str], dataset: DatasetConfig) -> None:
+    """Raise :class:`ConfigError` unless each of ``splits`` has images."""
+    if "val" in splits and not dataset.num_val:
+        raise ConfigError("evaluation.splits has val, and dataset.num_val=0 holds nothing out for it")
+
+
+def batches(data: DeviceDataset, batch_size: int, limit: int | None, label: str) -> Iterator[Batch]:
+    """The first ``limit`` images in order, with a bar of that ``label`` on a terminal."""
+    total = math.ceil(min(len(data), limit or len(data)) / batch_size)
+    hidden = not rich.get_console().is_terminal
+    yield from track(data.in_order(batch_size, limit), label, total, transient=True, disable=hidden)
 
 
 def require_likelihood(evaluation: str, model: type[Model]) -> None:

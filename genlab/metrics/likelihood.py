@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
-import rich
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from genlab.config import Count, Seed, config
 from genlab.data import DatasetConfig
 from genlab.data.device import DeviceDataset
-from genlab.errors import ConfigError
 from genlab.likelihood import LEVELS, bits_per_dim
-from genlab.metrics.base import Evaluation, Result, Subject, require_likelihood
+from genlab.metrics.base import (
+    Evaluation,
+    Result,
+    Subject,
+    batches,
+    require_likelihood,
+    require_splits,
+)
 from genlab.models.base import Model
 from genlab.registry import EVALUATIONS
-from genlab.types import Batch, BoundTerms, HasBound, HasLikelihood
+from genlab.types import BoundTerms, HasBound, HasLikelihood
 
 
 @config
@@ -51,8 +55,7 @@ class LikelihoodEvaluation(Evaluation):
     def check(self, model: type[Model], dataset: DatasetConfig) -> None:
         """The model must have a likelihood, and every split images."""
         require_likelihood("likelihood", model)
-        if "val" in self.config.splits and not dataset.num_val:
-            raise ConfigError("evaluation.splits has val, and dataset.num_val=0 holds nothing out for it")
+        require_splits(self.config.splits, dataset)
 
     def run(self, subject: Subject) -> Result:
         """Rows for each split."""
@@ -84,7 +87,7 @@ class LikelihoodEvaluation(Evaluation):
         """The terms of every bound, float64 ``(N,)`` each."""
         assert isinstance(subject.model, HasBound)
         parts = []
-        for batch in _batches(data, self.config.batch_size, self.config.max_images):
+        for batch in batches(data, self.config.batch_size, self.config.max_images, "bounds"):
             with subject.hardware.autocast():
                 observed = subject.model.observe(batch.x)
                 terms = subject.model.bound_terms(observed, max(self.config.importance_samples))
@@ -122,23 +125,11 @@ def _bound_metrics(prefix: str, terms: Mapping[str, Tensor]) -> dict[str, float]
     }
 
 
-def _batches(data: DeviceDataset, batch_size: int, limit: int | None) -> Iterator[Batch]:
-    """The first ``limit`` images in order, with a bar on a terminal."""
-    total = math.ceil(min(len(data), limit or len(data)) / batch_size)
-    yield from track(
-        data.in_order(batch_size, limit),
-        description="log p(x)",
-        total=total,
-        transient=True,
-        disable=not rich.get_console().is_terminal,
-    )
-
-
 def log_probs(subject: Subject, data: DeviceDataset, batch_size: int, limit: int | None) -> Tensor:
     """Nats per image of the first ``limit`` images, float64 ``(N,)`` on the CPU."""
     assert isinstance(subject.model, HasLikelihood)
     scores = []
-    for batch in _batches(data, batch_size, limit):
+    for batch in batches(data, batch_size, limit, "log p(x)"):
         with subject.hardware.autocast():
             scores.append(subject.model.log_prob(batch.x, batch.y).double().cpu())
     return torch.cat(scores)

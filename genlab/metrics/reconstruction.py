@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-import rich
 import torch
-from rich.progress import track
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -16,7 +14,7 @@ from genlab.data import DatasetConfig
 from genlab.data.device import DeviceDataset
 from genlab.errors import ConfigError
 from genlab.likelihood import LEVELS
-from genlab.metrics.base import Evaluation, Result, Subject
+from genlab.metrics.base import Evaluation, Result, Subject, batches, require_splits
 from genlab.models.base import Model
 from genlab.registry import EVALUATIONS
 from genlab.types import Reconstructs
@@ -50,8 +48,7 @@ class ReconstructionEvaluation(Evaluation):
         """The model must reconstruct, and every split have images."""
         if not hasattr(model, "reconstruct"):
             raise ConfigError(f"evaluation=reconstruction needs reconstructions, and {model.__name__} has none")
-        if "val" in self.config.splits and not dataset.num_val:
-            raise ConfigError("evaluation.splits has val, and dataset.num_val=0 holds nothing out for it")
+        require_splits(self.config.splits, dataset)
 
     def run(self, subject: Subject) -> Result:
         """One row for each split."""
@@ -69,16 +66,8 @@ class ReconstructionEvaluation(Evaluation):
     def _measure(self, subject: Subject, data: DeviceDataset) -> tuple[Tensor, Tensor]:
         """:func:`compare` for the images of a split in order, on the CPU."""
         assert isinstance(subject.model, Reconstructs)
-        limit = min(len(data), self.config.max_images or len(data))
-        batches = track(
-            data.in_order(self.config.batch_size, limit),
-            description="reconstruction",
-            total=math.ceil(limit / self.config.batch_size),
-            transient=True,
-            disable=not rich.get_console().is_terminal,
-        )
         parts = []
-        for batch in batches:
+        for batch in batches(data, self.config.batch_size, self.config.max_images, "reconstruction"):
             with subject.hardware.autocast():
                 reconstructed = subject.model.reconstruct(batch.x)
             parts.append([values.cpu() for values in compare(batch.x, reconstructed)])

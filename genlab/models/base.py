@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
+from genlab.errors import ConfigError
 from genlab.types import Batch, DataSpec, Stage, Update
 
 
@@ -54,3 +55,29 @@ class Model(nn.Module):
     def compiled(self) -> Sequence[nn.Module]:
         """The modules whose ``forward`` holds the arithmetic, for ``hardware.compile``."""
         return [self]
+
+
+class UnconditionalModel(Model):
+    """A model that draws images and knows no labels."""
+
+    def draw(self, n: int, generator: Generator | None, temperature: float) -> Tensor:
+        """``n`` images, uint8 ``(n, C, H, W)``; what ``temperature`` scales is the model's."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        y: Tensor | None = None,
+        generator: Generator | None = None,
+        *,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """``n`` images, uint8 ``(n, C, H, W)``, as :meth:`draw` gives them.
+
+        Raises:
+            ConfigError: labels were given.
+        """
+        if y is not None:
+            raise ConfigError(f"{type(self).__name__} is unconditional: it takes no labels")
+        return self.draw(n, generator, temperature)

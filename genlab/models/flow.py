@@ -9,13 +9,12 @@ import torch
 from torch import Generator, Tensor
 
 from genlab import likelihood
-from genlab.errors import ConfigError
-from genlab.models.base import Model
+from genlab.models.base import UnconditionalModel
 from genlab.nets.bijections import Bijection
 from genlab.types import Batch, DataSpec, LikelihoodKind, Update
 
 
-class Flow(Model):
+class Flow(UnconditionalModel):
     """``p(x) = N(f(logit(x)); 0, I) |det df/dx|`` of uniformly dequantised images.
 
     Args:
@@ -70,22 +69,8 @@ class Flow(Model):
         log_prob: Tensor = terms["log_prior"] + terms["log_det"]
         return log_prob
 
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        y: Tensor | None = None,
-        generator: Generator | None = None,
-        *,
-        temperature: float = 1.0,
-    ) -> Tensor:
-        """Images ``(n, C, H, W)``; ``temperature`` scales the standard deviation of the base.
-
-        Raises:
-            ConfigError: labels were given; this model has none.
-        """
-        if y is not None:
-            raise ConfigError("this flow is unconditional: it takes no labels")
+    def draw(self, n: int, generator: Generator | None, temperature: float) -> Tensor:
+        """Images ``(n, C, H, W)``; ``temperature`` scales the standard deviation of the base."""
         device = next(self.parameters()).device
         z = torch.randn(n, *self.latent_shape, device=device, generator=generator)
         return self.decode(temperature * z)

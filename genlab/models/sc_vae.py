@@ -11,8 +11,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from genlab.config import Count, NonNegative, config
-from genlab.errors import ConfigError
-from genlab.models.base import Model
+from genlab.models.base import UnconditionalModel
 from genlab.nets.autoencoder import NetConfig, decoder, encoder
 from genlab.nets.gaussian import DiagonalGaussian, Latents
 from genlab.nets.lista import LISTA, Dictionary, LISTAConfig, lasso_objective
@@ -45,7 +44,7 @@ class SCVAEConfig:
 
 
 @MODELS.register("sc_vae")
-class SCVAE(Model):
+class SCVAE(UnconditionalModel):
     """Image -> features ``f`` -> sparse codes ``s`` by a learned ISTA -> ``D s`` -> image.
 
     The stage ``autoencoder`` minimises, in nats per image,
@@ -166,22 +165,8 @@ class SCVAE(Model):
         size = self.config.feature_dim**0.5
         return self.decode(size * torch.eye(self.config.num_atoms, device=self.feature_mean.device))
 
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        y: Tensor | None = None,
-        generator: Generator | None = None,
-        *,
-        temperature: float = 1.0,
-    ) -> Tensor:
-        """Mean images ``(n, C, H, W)`` of features drawn from the prior; ``temperature`` scales them.
-
-        Raises:
-            ConfigError: labels were given; this model has none.
-        """
-        if y is not None:
-            raise ConfigError("this SC-VAE is unconditional: it takes no labels")
+    def draw(self, n: int, generator: Generator | None, temperature: float) -> Tensor:
+        """Mean images ``(n, C, H, W)`` of features drawn from the prior; ``temperature`` scales them."""
         return self.decode(self.codes(temperature * self.latents().sample(n, generator)))
 
 

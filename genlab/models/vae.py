@@ -11,8 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from genlab.config import Count, NonNegative, config
-from genlab.errors import ConfigError
-from genlab.models.base import Model
+from genlab.models.base import UnconditionalModel
 from genlab.nets.autoencoder import NetConfig, decoder, encoder
 from genlab.nets.gaussian import DiagonalGaussian, Latents
 from genlab.nets.pixels import PixelLikelihoodConfig
@@ -62,7 +61,7 @@ class ELBOTerms:
 
 
 @MODELS.register("vae")
-class VAE(Model):
+class VAE(UnconditionalModel):
     """``p(x) = int p(x|z) p(z) dz``, with ``q(z|x)`` a Gaussian of diagonal covariance.
 
     A beta-VAE, an IWAE, a VAE with a VampPrior differ from it by their settings alone.
@@ -172,24 +171,11 @@ class VAE(Model):
         """The mean image of the posterior's mean."""
         return self.decode(self.encode(x))
 
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        y: Tensor | None = None,
-        generator: Generator | None = None,
-        *,
-        temperature: float = 1.0,
-    ) -> Tensor:
+    def draw(self, n: int, generator: Generator | None, temperature: float) -> Tensor:
         """Images ``(n, C, H, W)``: the means of ``p(x|z)``, or draws from it with ``sample_pixels``.
 
         ``temperature`` scales codes of the prior.
-
-        Raises:
-            ConfigError: labels were given; this model has none.
         """
-        if y is not None:
-            raise ConfigError("this VAE is unconditional: it takes no labels")
         z = temperature * self.prior(self.infer).sample(n, generator)
         planes = self.planes(z)
         return self.pixels.sample(planes, generator) if self.config.sample_pixels else self.pixels.mean(planes)

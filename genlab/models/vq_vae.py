@@ -10,8 +10,8 @@ from torch import Generator, Tensor, nn
 
 from genlab.config import Count, NonNegative, ProperFraction, config
 from genlab.errors import ConfigError
-from genlab.models.base import Model
-from genlab.nets.autoencoder import ConvConfig, ConvDown, ConvUp, NetConfig
+from genlab.models.base import UnconditionalModel
+from genlab.nets.autoencoder import ConvDown, ConvUp, FeatureMapConfig
 from genlab.nets.mlp import activation
 from genlab.nets.pixelcnn import PixelCNN, PixelCNNConfig, bits_per_code
 from genlab.nets.pixels import PixelLikelihoodConfig
@@ -24,8 +24,8 @@ from genlab.types import Batch, DataSpec, LikelihoodKind, Stage, Update
 class VQVAEConfig:
     """Settings of :class:`VQVAE`.
 
-    ``encoder`` and ``decoder`` are convolutional; their ``hidden_dim`` has no part here, as the codes stand at
-    the places of the feature map. ``restart_threshold``: see :class:`~genlab.nets.quantizer.VectorQuantizer`.
+    ``net`` is of the encoder and, mirrored, of the decoder; the codes stand at the places of its feature map.
+    ``restart_threshold``: see :class:`~genlab.nets.quantizer.VectorQuantizer`.
     """
 
     name: Literal["vq_vae"] = "vq_vae"
@@ -34,14 +34,13 @@ class VQVAEConfig:
     commitment: NonNegative = 0.25
     codebook_decay: ProperFraction = 0.99
     restart_threshold: ProperFraction = 0.1
-    encoder: NetConfig
-    decoder: NetConfig
+    net: FeatureMapConfig
     likelihood: PixelLikelihoodConfig
     prior: PixelCNNConfig
 
 
 @MODELS.register("vq_vae")
-class VQVAE(Model):
+class VQVAE(UnconditionalModel):
     """``p(x) = sum_codes p(x|codes) p(codes)``; an image has one grid of codes, the nearest to its encodings.
 
     Stage ``codes`` trains the autoencoder through the quantiser, stage ``prior`` the PixelCNN on the codes that
@@ -60,19 +59,18 @@ class VQVAE(Model):
         super().__init__(spec)
         self.config = config
         self.pixels = config.likelihood.build(spec)
-        encoder, decoder = _conv(config, "encoder"), _conv(config, "decoder")
-        down, up = ConvDown(encoder, spec.shape), ConvUp(decoder, self.pixels.shape)
+        down, up = ConvDown(config.net, spec.shape), ConvUp(config.net, self.pixels.shape)
         self.grid = (down.height, down.width)
         if self.grid != up.in_shape[1:]:
             raise ConfigError(
                 f"model=vq_vae: {spec} images become {down.height}x{down.width} codes, and the decoder takes "
-                f"{up.in_shape[1]}x{up.in_shape[2]}; give both networks as many channels, and images that "
-                "can be halved so often (dataset.image_size)"
+                f"{up.in_shape[1]}x{up.in_shape[2]}; give fewer model.net.channels, or images that can be "
+                "halved so often (dataset.image_size)"
             )
         dim = config.embedding_dim
         self.encoder = nn.Sequential(down, nn.Conv2d(down.out_shape[0], dim, 1))
         self.decoder = nn.Sequential(
-            nn.Conv2d(dim, up.in_shape[0], 3, padding=1), activation(decoder.activation), up
+            nn.Conv2d(dim, up.in_shape[0], 3, padding=1), activation(config.net.activation), up
         )
         self.quantizer = VectorQuantizer(config.num_codes, dim, config.codebook_decay, config.restart_threshold)
         self.prior = PixelCNN(config.prior, config.num_codes)
@@ -170,32 +168,9 @@ class VQVAE(Model):
         """The mean image of the codes of ``x``."""
         return self._image(self.codes(x))
 
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        y: Tensor | None = None,
-        generator: Generator | None = None,
-        *,
-        temperature: float = 1.0,
-    ) -> Tensor:
-        """Images ``(n, C, H, W)``: the mean images of codes that the PixelCNN draws at ``temperature``.
-
-        Raises:
-            ConfigError: labels were given; this model has none.
-        """
-        if y is not None:
-            raise ConfigError("this VQ-VAE is unconditional: it takes no labels")
+    def draw(self, n: int, generator: Generator | None, temperature: float) -> Tensor:
+        """Images ``(n, C, H, W)``: the mean images of codes that the PixelCNN draws at ``temperature``."""
         return self._image(self.prior.sample(n, self.grid, generator, temperature))
 
     def _image(self, codes: Tensor) -> Tensor:
         return self.pixels.mean(self.planes(self.quantizer.vectors(codes)))
-
-
-def _conv(config: VQVAEConfig, part: Literal["encoder", "decoder"]) -> ConvConfig:
-    net: NetConfig = getattr(config, part)
-    if not isinstance(net, ConvConfig):
-        raise ConfigError(
-            f"model/{part}={net.name}: the codes of a VQ-VAE are a grid; give model/{part}=conv or resnet"
-        )
-    return net

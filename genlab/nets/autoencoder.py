@@ -19,18 +19,21 @@ Shape = tuple[int, int, int]
 
 
 @config
-class ConvConfig:
+class FeatureMapConfig:
     """A strided convolution for each of ``channels``, halving the image, and ``num_blocks`` residual blocks
-    after it.
+    after it."""
 
-    Between the feature map and a code stands a fully connected layer of ``hidden_dim`` units (0: none).
-    """
-
-    name: Literal["conv"] = "conv"
     channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (32, 64)
     num_blocks: Index = 0
-    hidden_dim: Index = 256
     activation: Activation = "silu"
+
+
+@config
+class ConvConfig(FeatureMapConfig):
+    """A feature map, and a fully connected layer of ``hidden_dim`` units (0: none) between it and a code."""
+
+    name: Literal["conv"] = "conv"
+    hidden_dim: Index = 256
 
 
 NetConfig = Annotated[MLPConfig | ConvConfig, Field(discriminator="name")]
@@ -44,7 +47,7 @@ class ConvDown(nn.Sequential):
         ConfigError: the image is too small to be halved so often.
     """
 
-    def __init__(self, config: ConvConfig, shape: Shape) -> None:
+    def __init__(self, config: FeatureMapConfig, shape: Shape) -> None:
         halvings = len(config.channels)
         in_channels, self.height, self.width = shape[0], shape[1] >> halvings, shape[2] >> halvings
         if not min(self.height, self.width):
@@ -65,7 +68,7 @@ class ConvDown(nn.Sequential):
 class ConvUp(nn.Module):
     """``(B, channels[-1], ceil(H / 2^n), ceil(W / 2^n))`` -> ``(B, C, H, W)``: :class:`ConvDown` mirrored."""
 
-    def __init__(self, config: ConvConfig, shape: Shape) -> None:
+    def __init__(self, config: FeatureMapConfig, shape: Shape) -> None:
         super().__init__()
         out_channels, self.height, self.width = shape
         doublings = len(config.channels)

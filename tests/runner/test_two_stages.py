@@ -11,10 +11,7 @@ from genlab.models.vq_vae import VQVAE
 
 MODEL = [
     "model=vq_vae",
-    "model/encoder=conv",
-    "model/decoder=conv",
-    "model.encoder.channels=[4,4]",
-    "model.decoder.channels=[4,4]",
+    "model.net={channels:[4,4],num_blocks:0}",
     "model.num_codes=8",
     "model.prior.channels=4",
     "model.prior.num_layers=1",

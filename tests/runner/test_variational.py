@@ -61,7 +61,7 @@ def test_factor_vae_trains_its_discriminator(tmp_path):
         (["model=vae", "model/encoder=conv", "model.encoder.channels=[4,4,4,4]"], "too many"),
         (["model=vae", "evaluation=disentanglement"], "dsprites"),
         (["model=sc_vae", "evaluation=likelihood"], "likelihood"),
-        (["model=vq_vae", "model/encoder=mlp"], "grid"),
+        (["model=vq_vae", "model.net.channels=[4,4,4,4]"], "too many"),
         (["model=vae", "model.latent_dim=0"], "latent_dim"),
         (["model=vae", "model/warmup=cyclical", "model.warmup.ramp=2.0"], "ramp"),
         (["model=vae", "model/likelihood=gaussian", "model.likelihood.scale=0"], "scale"),
