@@ -84,7 +84,7 @@ class Evaluation:
 def require_splits(splits: Sequence[str], dataset: DatasetConfig) -> None:
     """Raise :class:`ConfigError` unless each of ``splits`` has images."""
     if "val" in splits and not dataset.num_val:
-        raise ConfigError("evaluation.splits has val, and dataset.num_val=0 holds nothing out for it")
+        raise ConfigError("evaluation: val is asked for, and dataset.num_val=0 holds nothing out for it")
 
 
 def batches(data: DeviceDataset, batch_size: int, limit: int | None, label: str) -> Iterator[Batch]:

@@ -24,7 +24,7 @@ from genlab.disentanglement.histograms import entropies, mig_hist20, modularity,
 from genlab.disentanglement.sap import sap_score
 from genlab.disentanglement.score import MIN_STD, Score, active
 from genlab.errors import ConfigError, DataError, GenlabError
-from genlab.metrics.base import Evaluation, Result, Subject
+from genlab.metrics.base import Evaluation, Result, Subject, require_splits
 from genlab.models.base import Model
 from genlab.nets.gaussian import DiagonalGaussian
 from genlab.registry import EVALUATIONS
@@ -101,8 +101,7 @@ class DisentanglementEvaluation(Evaluation):
                 f"evaluation=disentanglement needs known factors of variation, and {dataset.name} has none; "
                 "take dataset=dsprites or dsprites_rendered"
             )
-        if self.config.split == "val" and not dataset.num_val:
-            raise ConfigError("evaluation.split=val, and dataset.num_val=0 holds nothing out for it")
+        require_splits([self.config.split], dataset)
 
     def run(self, subject: Subject) -> DisentanglementResult:
         """One row for each score; MIG, SAP, completeness and informativeness also by factor."""
