@@ -1,9 +1,10 @@
-"""Run the studies of docs/RESULTS.md again and copy their pictures to docs/images.
+"""Run studies of docs/RESULTS.md again and copy their pictures to docs/images.
 
-    python scripts/reproduce_results.py [outputs]
+    python scripts/reproduce_results.py [study ...]
 
-Takes about a quarter of an hour on two CPU cores; MNIST and KMNIST are wanted in GENLAB_DATA where the public
-mirrors can't be reached.
+Without names all of them, in order; some take an hour on two CPU cores. Runs go to outputs/results, and
+one that is there is not repeated. MNIST and KMNIST are wanted in GENLAB_DATA where the public mirrors can't be
+reached.
 """
 
 from __future__ import annotations
@@ -13,27 +14,51 @@ import subprocess
 import sys
 from pathlib import Path
 
+OUTPUTS = Path("outputs/results")
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
-STUDIES = {
-    "realnvp_fashion": [
-        "experiment=realnvp_fashion",
-        "evaluation.datasets=[mnist,kmnist,mnist_10k,noise,constant]",
-    ],
-    "realnvp_mnist": ["experiment=realnvp_mnist", "evaluation.datasets=[fashion_mnist,kmnist,noise,constant]"],
+SAMPLES = {"samples_25.png": "samples"}
+CODES = SAMPLES | {"reconstructions.png": "reconstructions"}
+FLOW = SAMPLES | {"loss_curves.png": "losses", "ood.png": "ood"}
+BF16 = "hardware.precision=bf16"
+
+STUDIES: dict[str, tuple[list[str], dict[str, str]]] = {
+    "realnvp_fashion": (["evaluation.datasets=[mnist,kmnist,mnist_10k,noise,constant]"], FLOW),
+    "realnvp_mnist": (["evaluation.datasets=[fashion_mnist,kmnist,noise,constant]"], FLOW),
+    "vae_iwae_mnist": ([], CODES | {"traversals.png": "traversals", "kl_per_dim.png": "kl"}),
+    "vae_mnist": ([BF16], CODES),
+    "vampprior_mnist": ([BF16, "trainer.epochs=60"], CODES),
+    "vq_vae_fashion": ([BF16], CODES),
+    "sc_vae_fashion": ([], CODES | {"dictionary_atoms.png": "atoms"}),
 }
-PICTURES = {"samples_25.png": "samples", "loss_curves.png": "losses", "ood.png": "ood"}
+SWEEPS = {"beta_vae_dsprites": [BF16]}
 
 
-def main(outputs: Path) -> None:
-    for name, overrides in STUDIES.items():
-        run = outputs / name
-        genlab = [sys.executable, "-m", "genlab"]
-        if not run.exists():
-            subprocess.run([*genlab, "train", *overrides, f"hydra.run.dir={run}"], check=True)
-        subprocess.run([*genlab, "eval", f"run={run}", "evaluation=likelihood"], check=True)
-        for picture, label in PICTURES.items():
-            shutil.copy(run / "figures" / picture, IMAGES / f"{name}_{label}.png")
+def genlab(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "genlab", *arguments], check=True)
+
+
+def study(name: str) -> None:
+    overrides, pictures = STUDIES[name]
+    run = OUTPUTS / name
+    if not run.exists():
+        genlab("train", f"experiment={name}", *overrides, f"hydra.run.dir={run}")
+    if pictures is FLOW:
+        genlab("eval", f"run={run}", "evaluation=likelihood")
+    for picture, label in pictures.items():
+        shutil.copy(run / "figures" / picture, IMAGES / f"{name}_{label}.png")
+
+
+def sweep(name: str) -> None:
+    folder = OUTPUTS / name
+    if not folder.exists():
+        genlab("train", "-m", f"experiment={name}", *SWEEPS[name], f"hydra.sweep.dir={folder}")
+    shutil.copy(folder / "sweep.png", IMAGES / f"{name}_sweep.png")
+
+
+def main(names: list[str]) -> None:
+    for name in names or [*STUDIES, *SWEEPS]:
+        (sweep if name in SWEEPS else study)(name)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "outputs/results"))
+    main(sys.argv[1:])
