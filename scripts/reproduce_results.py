@@ -28,7 +28,7 @@ STUDIES: dict[str, tuple[list[str], dict[str, str]]] = {
     "vae_mnist": ([BF16], CODES),
     "vampprior_mnist": ([BF16, "trainer.epochs=60"], CODES),
     "vq_vae_fashion": ([BF16], CODES),
-    "sc_vae_fashion": ([], CODES | {"dictionary_atoms.png": "atoms"}),
+    "sc_vae_fashion": (["callbacks.dictionary_atoms.n=96"], CODES | {"dictionary_atoms.png": "atoms"}),
 }
 SWEEPS = {"beta_vae_dsprites": [BF16]}
 
@@ -52,7 +52,8 @@ def sweep(name: str) -> None:
     folder = OUTPUTS / name
     if not folder.exists():
         genlab("train", "-m", f"experiment={name}", *SWEEPS[name], f"hydra.sweep.dir={folder}")
-    shutil.copy(folder / "sweep.png", IMAGES / f"{name}_sweep.png")
+    (last,) = folder.glob("2-*/figures/traversals.png")
+    shutil.copy(last, IMAGES / f"{name}_traversals.png")
 
 
 def main(names: list[str]) -> None:

@@ -21,7 +21,7 @@ from genlab.registry import MODELS
 from genlab.types import Batch, DataSpec, Stage, Update
 
 _MOMENTUM = 0.05  # of running statistics: they look back over some twenty batches
-_EPS = 1e-6  # beside the variance of a raw feature, which begins below 1e-3
+_EPS = 1e-8  # beside the variance of a raw feature, which begins at about 1e-4
 
 
 @config

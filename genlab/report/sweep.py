@@ -32,9 +32,13 @@ def print_report(folder: Path, jobs: Sequence[Job]) -> None:
 
 
 def main_metrics(jobs: Sequence[Job]) -> list[str]:
-    """What was measured at the end, and the validation loss; all of validation where there is nothing else."""
+    """What was measured at the end, and the validation loss; all of validation where there is nothing else.
+
+    Standard errors and the parts of a metric (``mig/shape`` beside ``mig``) are left to ``sweep.csv``.
+    """
     names = metric_names(jobs)
-    measured = [name for name in names if not name.startswith("val/")]
+    whole = [n for n in names if n.rpartition("/")[0] not in names and not n.endswith("_se")]
+    measured = [name for name in whole if not name.startswith("val/")]
     return [*measured, *(name for name in names if name == "val/loss")] if measured else names
 
 

@@ -117,7 +117,7 @@ def test_training_lowers_the_loss():
     model, x = build("model/prior=mixture"), images().where(images() > 127, torch.tensor(0, dtype=torch.uint8))
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     losses = []
-    for step in range(60):
+    for step in range(120):
         (update,) = model.updates(Batch(x), "train", step)
         optimizer.zero_grad()
         update.loss.backward()

@@ -340,6 +340,11 @@ def test_what_is_measured_at_the_end_comes_first():
     assert main_metrics([_job(0, {}, {"val/loss": 1.0, "val/kl": 2.0})]) == ["val/loss", "val/kl"]
 
 
+def test_parts_and_standard_errors_are_no_main_metrics():
+    metrics = {"mig": 0.3, "mig/shape": 0.2, "likelihood/nelbo": 96.0, "likelihood/nelbo_se": 0.4}
+    assert main_metrics([_job(0, {}, metrics)]) == ["mig", "likelihood/nelbo"]
+
+
 def test_a_narrow_terminal_shows_the_metrics_that_fit(here, monkeypatch):
     console = Console(width=80, file=io.StringIO())
     monkeypatch.setattr(table, "_console", lambda: console)
