@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genlab.config import Count, Index, NonNegative, config
+from genlab.nets.gaussian import DiagonalGaussian
 from genlab.nets.mlp import MLP, MLPConfig
 from genlab.types import Update
 
@@ -205,9 +206,8 @@ def log_aggregate_posterior(mean: Tensor, log_var: Tensor, z: Tensor) -> tuple[T
 
     ``mean`` and ``log_var`` are ``(M, D)``, ``z`` is ``(N, D)``; ``(N, M, D)`` numbers are held.
     """
-    z, mean, log_var = z[:, None], mean[None], log_var[None]
-    each = -0.5 * ((z - mean).square() * (-log_var).exp() + log_var + math.log(2 * math.pi))
-    log_count = math.log(mean.shape[1])
+    each = DiagonalGaussian(mean, log_var).log_prob_per_dim(z[:, None])
+    log_count = math.log(len(mean))
     return each.sum(-1).logsumexp(1) - log_count, each.logsumexp(1) - log_count
 
 

@@ -209,6 +209,15 @@ def _generator(options: DisentanglementConfig) -> Generator:
     return Generator().manual_seed(options.seed)
 
 
+def _counts(options: DisentanglementConfig) -> dict[str, int]:
+    """Of the scores that hold a factor fixed."""
+    return {
+        "num_train": options.num_train,
+        "num_eval": options.num_eval,
+        "group_size": options.group_size,
+    }
+
+
 def _mig_chen(encoded: Encoded, options: DisentanglementConfig) -> dict[str, Score]:
     if encoded.posterior is None:
         return {}
@@ -231,23 +240,14 @@ def _factor_vae(encoded: Encoded, options: DisentanglementConfig) -> dict[str, S
         encoded.codes,
         encoded.factors,
         _generator(options),
-        num_train=options.num_train,
-        num_eval=options.num_eval,
-        group_size=options.group_size,
         min_std=options.min_std,
+        **_counts(options),
     )
     return {"factor_vae": score}
 
 
 def _beta_vae(encoded: Encoded, options: DisentanglementConfig) -> dict[str, Score]:
-    score = beta_vae_score(
-        encoded.codes,
-        encoded.factors,
-        _generator(options),
-        num_train=options.num_train,
-        num_eval=options.num_eval,
-        group_size=options.group_size,
-    )
+    score = beta_vae_score(encoded.codes, encoded.factors, _generator(options), **_counts(options))
     return {"beta_vae": score}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import Parameter
 
 from genlab.errors import ConfigError
 from genlab.types import Batch, DataSpec, Stage, Update
@@ -31,6 +32,11 @@ class Model(nn.Module):
     def stages(self) -> Sequence[Stage]:
         """The phases of training in order; by default one, ``"train"``, of one group, ``"model"``."""
         return [Stage("train", {"model": list(self.parameters())})]
+
+    def parameters_outside(self, part: nn.Module) -> list[Parameter]:
+        """All parameters but those of ``part``."""
+        inside = set(part.parameters())
+        return [p for p in self.parameters() if p not in inside]
 
     def updates(self, batch: Batch, stage: str, step: int) -> Iterator[Update]:
         """The optimizer steps of one iteration, one :class:`~genlab.types.Update` each.

@@ -106,9 +106,8 @@ class SCVAE(UnconditionalModel):
 
     def stages(self) -> Sequence[Stage]:
         """``autoencoder``, then ``prior``."""
-        prior = list(self.prior.parameters())
-        others = [p for p in self.parameters() if not any(p is q for q in prior)]
-        return [Stage("autoencoder", {"autoencoder": others}), Stage("prior", {"prior": prior})]
+        autoencoder, prior = self.parameters_outside(self.prior), list(self.prior.parameters())
+        return [Stage("autoencoder", {"autoencoder": autoencoder}), Stage("prior", {"prior": prior})]
 
     def updates(self, batch: Batch, stage: str, step: int) -> Iterator[Update]:
         """One: of the autoencoder, or of the density of its features."""

@@ -112,7 +112,7 @@ class VAE(UnconditionalModel):
     def stages(self) -> Sequence[Stage]:
         """One; an objective with parameters of its own (FactorVAE's discriminator) makes a second group."""
         others = list(self.objective.parameters())
-        model = [p for p in self.parameters() if not any(p is other for other in others)]
+        model = self.parameters_outside(self.objective)
         return [Stage("train", {"model": model} | ({"discriminator": others} if others else {}))]
 
     def updates(self, batch: Batch, stage: str, step: int) -> Iterator[Update]:

@@ -35,12 +35,12 @@ class PixelLikelihood(nn.Module):
         self.shape = (planes, spec.height, spec.width)
 
     def observe(self, x: Tensor) -> Tensor:
-        """Uint8 images -> what is scored, in [0, 1]; with fresh noise where there is any."""
-        raise NotImplementedError
+        """Uint8 images -> what is scored, in [0, 1]; with fresh noise where there is any: here, none."""
+        return _unit(x)
 
     def expected(self, x: Tensor) -> Tensor:
         """:meth:`observe` without chance."""
-        raise NotImplementedError
+        return _unit(x)
 
     def log_prob(self, planes: Tensor, x: Tensor) -> Tensor:
         """``log p(x|z)`` in nats per image; leading dimensions broadcast."""
@@ -55,8 +55,18 @@ class PixelLikelihood(nn.Module):
         raise NotImplementedError
 
 
+def _unit(x: Tensor) -> Tensor:
+    """Levels -> a grid from 0 to 1."""
+    return x.float() / (LEVELS - 1)
+
+
 def _rand(like: Tensor, generator: Generator | None) -> Tensor:
     return torch.rand(like.shape, device=like.device, generator=generator)
+
+
+def _gumbel(like: Tensor, generator: Generator | None) -> Tensor:
+    """Noise with which the largest of log-probabilities is a draw from them."""
+    return -torch.log(-torch.log(_rand(like, generator).clamp(1e-7, 1 - 1e-7)))
 
 
 # --------------------------------------------------------------------------------------- Bernoulli
@@ -95,7 +105,7 @@ class Bernoulli(PixelLikelihood):
 
     def expected(self, x: Tensor) -> Tensor:
         """The probability of white."""
-        return x.float() / (LEVELS - 1) if self.dynamic else self.observe(x)
+        return _unit(x) if self.dynamic else self.observe(x)
 
     def log_prob(self, planes: Tensor, x: Tensor) -> Tensor:
         """Of binary images."""
@@ -217,14 +227,6 @@ class DiscretizedLogisticMixture(PixelLikelihood):
         self.register_buffer("later", lower[0], persistent=False)
         self.register_buffer("earlier", lower[1], persistent=False)
 
-    def observe(self, x: Tensor) -> Tensor:
-        """Levels on a grid from 0 to 1."""
-        return x.float() / (LEVELS - 1)
-
-    def expected(self, x: Tensor) -> Tensor:
-        """There is no noise."""
-        return self.observe(x)
-
     def _split(self, planes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Log-weights ``(..., K, 1, H, W)``; means, log-scales, coupling of channels ``(..., K, C, H, W)``."""
         split = planes.unflatten(-3, (self.num_components, -1)).split(self.sizes, dim=-3)
@@ -272,8 +274,7 @@ class DiscretizedLogisticMixture(PixelLikelihood):
     def sample(self, planes: Tensor, generator: Generator | None = None) -> Tensor:
         """A component for each pixel, then its channels in order."""
         log_weights, means, log_scales, coefficients = self._split(planes)
-        gumbel = -torch.log(-torch.log(_rand(log_weights, generator).clamp(1e-7, 1 - 1e-7)))
-        chosen = (log_weights + gumbel).argmax(-4, keepdim=True)
+        chosen = (log_weights + _gumbel(log_weights, generator)).argmax(-4, keepdim=True)
         u = _rand(means, generator).clamp(1e-5, 1 - 1e-5)
         noisy = means + log_scales.exp() * (u.log() - (-u).log1p())
         drawn = self._compose(noisy, coefficients)
@@ -320,14 +321,6 @@ class Categorical(PixelLikelihood):
         log_probs: Tensor = planes.unflatten(-3, (LEVELS, self.spec.channels)).log_softmax(-4)
         return log_probs
 
-    def observe(self, x: Tensor) -> Tensor:
-        """Levels on a grid from 0 to 1."""
-        return x.float() / (LEVELS - 1)
-
-    def expected(self, x: Tensor) -> Tensor:
-        """There is no noise."""
-        return self.observe(x)
-
     def log_prob(self, planes: Tensor, x: Tensor) -> Tensor:
         """Exact, of 256 levels."""
         log_probs = self._log_probs(planes)
@@ -345,8 +338,7 @@ class Categorical(PixelLikelihood):
     def sample(self, planes: Tensor, generator: Generator | None = None) -> Tensor:
         """A level for each pixel and channel."""
         log_probs = self._log_probs(planes)
-        gumbel = -torch.log(-torch.log(_rand(log_probs, generator).clamp(1e-7, 1 - 1e-7)))
-        return (log_probs + gumbel).argmax(-4).to(torch.uint8)
+        return (log_probs + _gumbel(log_probs, generator)).argmax(-4).to(torch.uint8)
 
 
 PixelLikelihoodConfig = Annotated[
