@@ -42,13 +42,18 @@ def model_builder(values: Mapping[str, Any]) -> partial[Model]:
     return build
 
 
-def build_callbacks(values: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Callback]:
-    """The callbacks by name; those set to ``null`` are left out."""
-    active = {name: options for name, options in values.items() if options is not None}
-    return {
-        name: CALLBACKS[name](parse(CALLBACKS[name].Config, options, f"callbacks.{name}"))
-        for name, options in active.items()
-    }
+def build_callbacks(
+    values: Mapping[str, Mapping[str, Any] | None], model: Callable[..., Model], dataset: DatasetConfig
+) -> dict[str, Callback]:
+    """The callbacks by name, checked against the class of the model; those set to ``null`` are left out."""
+    assert isinstance(model, type)
+    callbacks: dict[str, Callback] = {}
+    for name, options in values.items():
+        if options is not None:
+            cls = CALLBACKS[name]
+            callbacks[name] = cls(parse(cls.Config, options, f"callbacks.{name}"))
+            callbacks[name].check(model, dataset)
+    return callbacks
 
 
 def build_evaluation(
@@ -100,6 +105,7 @@ def load_splits(dataset: DatasetConfig, device: Hardware) -> Splits:
         on_device(images.take(train), device),
         on_device(images.take(val), device),
         on_device(load_images(dataset, "test"), device),
+        dataset.label,
     )
 
 

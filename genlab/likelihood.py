@@ -22,6 +22,16 @@ Alpha = Annotated[float, Gt(0), Lt(0.5)]
 """How far the logit map stays away from 0 and 1: above 0, below 0.5."""
 
 
+def to_unit(x: Tensor) -> Tensor:
+    """Uint8 -> float32 on a grid from 0 (black) to 1 (white), for models that see no noise."""
+    return x.float() / (LEVELS - 1)
+
+
+def to_nearest_level(x: Tensor) -> Tensor:
+    """Float -> uint8: undoes :func:`to_unit`, and takes what lies between to the nearest level."""
+    return (x.float() * (LEVELS - 1)).round().clamp(0, LEVELS - 1).to(torch.uint8)
+
+
 def dequantise(x: Tensor, generator: Generator | None = None) -> Tensor:
     """Uint8 ``(B, ...)`` -> float32 in [0, 1): ``(x + u) / 256`` with fresh uniform ``u``."""
     noise = torch.rand(x.shape, device=x.device, generator=generator)

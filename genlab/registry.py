@@ -19,7 +19,7 @@ class Registry(Generic[T]):
 
     Modules of ``package`` are imported on the first look-up, so that a new file there is found
     without being listed anywhere; modules elsewhere register when :func:`import_plugins` loads them.
-    Every class has a nested or neighbouring ``Config`` dataclass as its attribute ``Config``.
+    Every class but an extractor's has a ``Config`` dataclass beside it as its attribute ``Config``.
     """
 
     def __init__(self, kind: str, package: str) -> None:
@@ -66,6 +66,7 @@ class Registry(Generic[T]):
 MODELS: Registry[type[Any]] = Registry("model", "genlab.models")
 CALLBACKS: Registry[type[Any]] = Registry("callback", "genlab.callbacks")
 EVALUATIONS: Registry[type[Any]] = Registry("evaluation", "genlab.metrics")
+EXTRACTORS: Registry[type[Any]] = Registry("extractor", "genlab.extractors")
 
 
 def import_plugins(modules: Iterable[str]) -> None:

@@ -270,6 +270,7 @@ class Trainer:
                     self.logger,
                     self.stage.name,
                     self.epoch,
+                    math.ceil(self.total_steps / self.steps_per_epoch),
                     self.step,
                     self.metrics,
                 )

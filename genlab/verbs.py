@@ -116,7 +116,7 @@ def train(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[s
     import_plugins(values.get("plugins", ()))
     settings = parse(TrainConfig, values)
     build = model_builder(settings.model)
-    callbacks = build_callbacks(settings.callbacks)
+    callbacks = build_callbacks(settings.callbacks, build.func, settings.dataset)
     evaluation = build_evaluation(settings.evaluation, build.func, settings.dataset)
     device = hardware.select(settings.hardware)
     spec = data_spec(settings.dataset)

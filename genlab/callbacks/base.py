@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from genlab.config import Count, config
+from genlab.data import DatasetConfig
 from genlab.data.device import DeviceDataset, Splits
 from genlab.logger import RunLogger
 from genlab.models.base import Model
@@ -22,6 +24,8 @@ class Snapshot:
     logger: RunLogger
     stage: str
     epoch: int
+    num_epochs: int
+    """Epochs of this stage, where nothing ends it sooner; ``epoch`` counts up to it."""
     step: int
     metrics: Mapping[str, float]
     """The newest numbers by name, ``val/loss`` for instance."""
@@ -32,11 +36,36 @@ class Snapshot:
         return self.data.val if len(self.data.val) else self.data.test
 
 
+@config
+class EpochsConfig:
+    """Epochs at which something happens: ``every`` so many (``null``: none), and those that ``at`` names."""
+
+    every: Count | None = 1
+    at: tuple[Count | Literal["first", "middle", "last"], ...] = ()
+
+    def due(self, epoch: int, num_epochs: int) -> bool:
+        """Whether ``epoch`` of ``num_epochs``, counted from 1, is among them.
+
+        >>> [epoch for epoch in range(1, 11) if EpochsConfig(every=4, at=("first", "last")).due(epoch, 10)]
+        [1, 4, 8, 10]
+        """
+        words = {"first": 1, "middle": (num_epochs + 1) // 2, "last": num_epochs}
+        named = {words[at] if isinstance(at, str) else at for at in self.at}
+        return epoch in named or (self.every is not None and epoch % self.every == 0)
+
+
 class Callback:
     """Called at the end of epochs; random state is set aside and put back around every call."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    def check(self, model: type[Model], dataset: DatasetConfig) -> None:
+        """Whether it can work with a model of this class on its dataset, before any work.
+
+        Raises:
+            ConfigError: it can't; the message says what to set.
+        """
 
     def on_stage_start(self, stage: str) -> None:
         """Before the first epoch of a stage; not called when a run is resumed inside it."""

@@ -92,6 +92,8 @@ class Splits:
     train: DeviceDataset
     val: DeviceDataset
     test: DeviceDataset
+    name: str = ""
+    """What results call the set."""
 
 
 def hold_out(num_images: int, num_val: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,8 @@ class Model(nn.Module):
 
     protocol: str = ""
     """How its likelihood is obtained, in words; printed beside every number."""
+    num_classes: int | None = None
+    """Classes that it draws on demand; ``None`` of an unconditional model."""
     levels: int = 256
     """Values of a pixel on the scale of its likelihood; of any but 256 there are no bits per dimension."""
 

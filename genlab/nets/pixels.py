@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from genlab.config import Count, config
-from genlab.likelihood import LEVELS, bernoulli, centre, dequantise, quantise, to_levels
+from genlab.likelihood import LEVELS, bernoulli, centre, dequantise, quantise, to_levels, to_unit
 from genlab.types import DataSpec
 
 
@@ -36,11 +36,11 @@ class PixelLikelihood(nn.Module):
 
     def observe(self, x: Tensor) -> Tensor:
         """Uint8 images -> what is scored, in [0, 1]; with fresh noise where there is any: here, none."""
-        return _unit(x)
+        return to_unit(x)
 
     def expected(self, x: Tensor) -> Tensor:
         """:meth:`observe` without chance."""
-        return _unit(x)
+        return to_unit(x)
 
     def log_prob(self, planes: Tensor, x: Tensor) -> Tensor:
         """``log p(x|z)`` in nats per image; leading dimensions broadcast."""
@@ -53,11 +53,6 @@ class PixelLikelihood(nn.Module):
     def sample(self, planes: Tensor, generator: Generator | None = None) -> Tensor:
         """An image drawn pixel by pixel, uint8."""
         raise NotImplementedError
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Levels -> a grid from 0 to 1."""
-    return x.float() / (LEVELS - 1)
 
 
 def _rand(like: Tensor, generator: Generator | None) -> Tensor:
@@ -105,7 +100,7 @@ class Bernoulli(PixelLikelihood):
 
     def expected(self, x: Tensor) -> Tensor:
         """The probability of white."""
-        return _unit(x) if self.dynamic else self.observe(x)
+        return to_unit(x) if self.dynamic else self.observe(x)
 
     def log_prob(self, planes: Tensor, x: Tensor) -> Tensor:
         """Of binary images."""

@@ -137,7 +137,7 @@ def test_samples_repeat_with_their_generator(prior):
 
 
 def test_the_atoms_are_drawn(model, tmp_path):
-    snapshot = Snapshot(model, None, RunFolder(tmp_path), None, "prior", 1, 1, {})
+    snapshot = Snapshot(model, None, RunFolder(tmp_path), None, "prior", 1, 1, 1, {})
     DictionaryAtoms(DictionaryAtomsConfig(n=9)).on_train_end(snapshot)
     assert (tmp_path / "figures" / "dictionary_atoms.png").stat().st_size > 0
 

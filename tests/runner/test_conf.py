@@ -30,8 +30,9 @@ def test_there_is_something_to_compose():
 def test_option_has_the_keys_of_its_class(option):
     values = _compose(option, *FITTING.get(option, []))
     settings = parse(TrainConfig, values)
-    build_callbacks(settings.callbacks)
-    build_evaluation(settings.evaluation, model_builder(settings.model).func, settings.dataset)
+    model = model_builder(settings.model).func
+    build_callbacks(settings.callbacks, model, settings.dataset)
+    build_evaluation(settings.evaluation, model, settings.dataset)
 
 
 def test_every_key_of_the_configuration_is_written_in_yaml():

@@ -95,8 +95,8 @@ def test_looking_at_a_vae_does_not_change_its_training(vae, here):
 
 def test_without_validation_test_images_are_held_out():
     train, none, test = _data(3), _data(0), _data(2)
-    assert Snapshot(None, Splits(train, none, test), None, None, "train", 1, 1, {}).held_out is test
-    assert Snapshot(None, Splits(train, test, none), None, None, "train", 1, 1, {}).held_out is test
+    assert Snapshot(None, Splits(train, none, test), None, None, "train", 1, 1, 1, {}).held_out is test
+    assert Snapshot(None, Splits(train, test, none), None, None, "train", 1, 1, 1, {}).held_out is test
 
 
 # ------------------------------------------------------------------ what they show
@@ -138,8 +138,8 @@ def _data(n=40, **options):
 
 def _draw(name, model, data=None, **options):
     data = data or _data()
-    (callback,) = build_callbacks({name: options}).values()
-    return callback.draw(Snapshot(model, Splits(data, data, data), None, None, "train", 1, 1, {}))
+    (callback,) = build_callbacks({name: options}, type(model), None).values()
+    return callback.draw(Snapshot(model, Splits(data, data, data), None, None, "train", 1, 1, 1, {}))
 
 
 def test_traversals_have_a_row_for_each_dimension_the_most_telling_first():

@@ -10,7 +10,9 @@ from genlab.errors import ConfigError
 def _watch(callback: EarlyStopping, values: list[float]) -> list[bool]:
     stops = []
     for epoch, value in enumerate(values, start=1):
-        callback.on_epoch_end(Snapshot(None, None, None, None, "train", epoch, epoch, {"val/loss": value}))
+        callback.on_epoch_end(
+            Snapshot(None, None, None, None, "train", epoch, epoch, epoch, {"val/loss": value})
+        )
         stops.append(callback.should_stop)
     return stops
 

@@ -1,0 +1,1 @@
+"""Networks whose features FID and its relatives compare, one file for each kind."""

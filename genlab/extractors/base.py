@@ -1,0 +1,73 @@
+"""What a feature extractor is, and which one suits a set of images."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from genlab.registry import EXTRACTORS
+from genlab.types import DataSpec
+
+
+@dataclass(frozen=True)
+class Features:
+    """Of images: float32 ``(N, D)``, and the extractor's logits of classes ``(N, K)`` where it has classes."""
+
+    values: Tensor
+    logits: Tensor | None = None
+
+
+class Extractor(nn.Module):
+    """A frozen network in ``eval()``, built as ``cls(spec, weights)``; its registered name is the metric's.
+
+    Args:
+        spec: the images that it will see.
+        weights: a file of the user's; ``None`` for the ones that belong to it.
+
+    Raises:
+        ConfigError: it takes no such images, or its weights can't be had; the message says the way out.
+    """
+
+    name: str
+    num_features: int
+    num_classes: int | None = None
+    """Classes that it tells apart, where it was trained as a classifier of the images at hand."""
+
+    def __init__(self, spec: DataSpec, weights: Path | None) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def forward(self, x: Tensor) -> Features:
+        """Features of uint8 ``(B, C, H, W)``."""
+        raise NotImplementedError
+
+    def checksum(self) -> str:
+        """SHA-256 of its name and weights: features of another network are other features."""
+        digest = hashlib.sha256(self.name.encode())
+        for name, values in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def auto(spec: DataSpec, dataset: str) -> str:
+    """The extractor for a set: the classifier trained on it, that of digits for other grey images of 28x28,
+    Inception for all else.
+
+    >>> auto(DataSpec(1, 28, 28, 10), "fashion_mnist"), auto(DataSpec(3, 32, 32, 10), "cifar10")
+    ('fashion_cnn', 'inception')
+    """
+    if spec.shape != (1, 28, 28):
+        return "inception"
+    return "fashion_cnn" if dataset == "fashion_mnist" else "mnist_cnn"
+
+
+def load_extractor(name: str, spec: DataSpec, dataset: str, weights: str | None) -> Extractor:
+    """The extractor ``name``, or the one that ``"auto"`` stands for, on the CPU."""
+    resolved = auto(spec, dataset) if name == "auto" else name
+    extractor: Extractor = EXTRACTORS[resolved](spec, None if weights is None else Path(weights).expanduser())
+    return extractor.eval().requires_grad_(False)
