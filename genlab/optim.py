@@ -155,9 +155,8 @@ class EMA:
     average of its initial weights.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
-        self.decay = decay
         self._average = dict(zip(model.parameters(), self.model.parameters(), strict=True))
 
     def reset(self, model: nn.Module) -> None:
@@ -165,11 +164,11 @@ class EMA:
         self.model.load_state_dict(model.state_dict())
 
     @torch.no_grad()
-    def update(self, parameters: Sequence[Parameter], step: int) -> None:
-        """Move the average of ``parameters``, which have just stepped, towards them."""
+    def update(self, parameters: Sequence[Parameter], decay: float, step: int) -> None:
+        """Move the average of ``parameters``, which have stepped, towards them; at ``decay`` 0 all the way."""
         current: list[Tensor] = list(parameters)
         averages: list[Tensor] = [self._average[p] for p in parameters]
-        decay = min(self.decay, (1 + step) / (10 + step))
+        decay = min(decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(averages, current, 1 - decay)
 
     @torch.no_grad()

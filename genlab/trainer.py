@@ -99,7 +99,7 @@ class Trainer:
     ) -> None:
         self.model, self.data, self.config, self.hardware = model, data, config, hardware
         self.folder, self.logger, self.callbacks, self.seed = folder, logger, callbacks, seed
-        self.ema = EMA(model, config.ema_decay) if config.ema_decay else None
+        self.ema = EMA(model) if config.averages else None
         compile_model(list(model.compiled()), hardware.config.compile)
         self.meter = Meter()
         self.stage_configs = config.by_stage(model.stages())
@@ -172,6 +172,7 @@ class Trainer:
     def _iterate(self, batch: Batch) -> None:
         """One iteration: every update that the model asks for, each stepped before the next is computed."""
         updates = self.model.updates(batch, self.stage.name, self.stage_step)
+        stepped: dict[str, Group] = {}
         while (update := self._next(updates)) is not None:
             group = self.groups[update.group]
             group.optimizer.zero_grad(set_to_none=True)
@@ -179,10 +180,14 @@ class Trainer:
             norm = _gradient_norm(group)
             group.set_lr(self.stage_step, self.total_steps, self.steps_per_epoch)
             group.optimizer.step()
-            if self.ema is not None:
-                self.ema.update(group.parameters, self.stage_step)
+            stepped[group.name] = group
             terms = {**update.terms(len(self.groups) == 1), self._tag("grad_norm", group.name): norm}
             self.meter.add(group.name, self.step, terms)
+        if self.ema is not None:
+            for (
+                group
+            ) in stepped.values():  # only now: the model may have clipped what has stepped
+                self.ema.update(group.parameters, group.config.ema_decay or 0.0, self.stage_step)
 
     def _next(self, updates: Iterator[Update]) -> Update | None:
         with self.hardware.autocast():
@@ -234,6 +239,8 @@ class Trainer:
         self._keep_best()
 
     def _keep_best(self) -> None:
+        if self.config.monitor is None:
+            return
         name = f"val/{self.config.monitor}"
         if name not in self.metrics:
             known = [key.removeprefix("val/") for key in self.metrics if key.startswith("val/")]

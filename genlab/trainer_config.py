@@ -20,7 +20,8 @@ class TrainerConfig:
     """Settings of :class:`~genlab.trainer.Trainer`.
 
     ``stages`` and ``groups`` hold what differs for one stage or parameter group: any of ``epochs`` (stages
-    only), ``optimizer``, ``schedule`` and ``clip_grad_norm``, in part or in whole.
+    only), ``optimizer``, ``schedule``, ``clip_grad_norm`` and ``ema_decay``, in part or in whole.
+    ``monitor`` is the term of validation that decides which checkpoint is best; ``None``: the last one is.
     """
 
     epochs: Count = 10
@@ -32,7 +33,7 @@ class TrainerConfig:
     ema_decay: ProperFraction | None = None
     log_every: Count = 50
     checkpoint_every: Count | None = None
-    monitor: str = "loss"
+    monitor: str | None = "loss"
     stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
     groups: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
@@ -44,6 +45,12 @@ class TrainerConfig:
         if "name" in values.get("schedule", {}):
             plain["schedule"] = dict(values["schedule"])  # another schedule has other fields
         return parse(TrainerConfig, {str(key): value for key, value in plain.items()}, where)
+
+    @property
+    def averages(self) -> bool:
+        """Whether any parameters are averaged."""
+        overrides = [*self.stages.values(), *self.groups.values()]
+        return any(values.get("ema_decay") for values in ({"ema_decay": self.ema_decay}, *overrides))
 
     def by_stage(self, stages: Sequence[Stage]) -> dict[str, TrainerConfig]:
         """The configuration of each stage by its name.

@@ -40,6 +40,19 @@ class Model(nn.Module):
         inside = set(part.parameters())
         return [p for p in self.parameters() if p not in inside]
 
+    def labels_to_draw(self, n: int, y: Tensor | None, generator: Generator | None = None) -> Tensor | None:
+        """The classes ``(n,)`` of ``n`` samples: ``y``, or any where a conditional model was given none.
+
+        Raises:
+            ConfigError: labels for an unconditional model.
+        """
+        if self.num_classes is None and y is not None:
+            raise ConfigError(f"{type(self).__name__} is unconditional: it takes no labels")
+        if self.num_classes is None or y is not None:
+            return y
+        device = next(self.parameters()).device
+        return torch.randint(self.num_classes, (n,), device=device, generator=generator)
+
     def updates(self, batch: Batch, stage: str, step: int) -> Iterator[Update]:
         """The optimizer steps of one iteration, one :class:`~genlab.types.Update` each.
 
@@ -49,7 +62,10 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def validate(self, batch: Batch, stage: str) -> Mapping[str, Tensor]:
-        """The loss terms on held-out data; by default those of :meth:`updates`, without a step."""
+        """The loss terms on held-out data; by default those of :meth:`updates`, without a step.
+
+        None where a model has nothing to say of them: then ``trainer.monitor`` has to be ``null``.
+        """
         groups = next(s.groups for s in self.stages() if s.name == stage)
         terms: dict[str, Tensor] = {}
         with torch.no_grad():
@@ -86,6 +102,5 @@ class UnconditionalModel(Model):
         Raises:
             ConfigError: labels were given.
         """
-        if y is not None:
-            raise ConfigError(f"{type(self).__name__} is unconditional: it takes no labels")
+        self.labels_to_draw(n, y)
         return self.draw(n, generator, temperature)

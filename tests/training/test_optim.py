@@ -83,12 +83,12 @@ def test_torchs_own_refusal_is_one_line():
 
 def test_the_moving_average_is_the_recursion_written_out():
     model = nn.Linear(1, 1, bias=False)
-    ema = EMA(model, decay=0.9)
+    ema = EMA(model)
     expected = model.weight.item()
     for step in range(30):
         with torch.no_grad():
             model.weight.add_(1.0)
-        ema.update(list(model.parameters()), step)
+        ema.update(list(model.parameters()), 0.9, step)
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * model.weight.item()
     assert ema.model.weight.item() == pytest.approx(expected, rel=1e-5)
@@ -96,11 +96,11 @@ def test_the_moving_average_is_the_recursion_written_out():
 
 def test_only_the_parameters_that_stepped_are_averaged():
     model = nn.Linear(1, 1)
-    ema = EMA(model, decay=0.5)
+    ema = EMA(model)
     bias = model.bias.item()
     with torch.no_grad():
         model.bias.add_(1.0)
-    ema.update([model.weight], step=0)
+    ema.update([model.weight], 0.5, step=0)
     assert ema.model.bias.item() == bias
 
 

@@ -1,0 +1,223 @@
+"""From an image to one number: the discriminators and critics of adversarial models."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from genlab.config import Count, ProperFraction, config
+from genlab.errors import ConfigError
+from genlab.nets.generators import SLOPE, Channels, Shape, init_dcgan
+
+Norm = Literal["none", "batch", "layer", "spectral"]
+"""``layer``: over all planes of one image, with a scale for each plane; ``spectral``: of every weight."""
+Conditioning = Literal["concat", "projection"]
+
+
+@config
+class DCGANDiscriminatorConfig:
+    """A strided convolution for each of ``channels``, halving the image; one over all that is left, to
+    ``feature_dim`` planes of one pixel. The first has no norm."""
+
+    name: Literal["dcgan"] = "dcgan"
+    channels: Channels = (64, 128, 256)
+    feature_dim: Count = 512
+    norm: Norm = "batch"
+
+
+@config
+class MLPDiscriminatorConfig:
+    """Fully connected layers of so many units, with leaky ReLUs and dropout; the first has no norm."""
+
+    name: Literal["mlp"] = "mlp"
+    hidden_dims: Channels = (1024, 512, 256)
+    dropout: ProperFraction = 0.3
+    norm: Norm = "none"
+
+
+@config
+class ResNetDiscriminatorConfig:
+    """A residual block for each of ``channels``, halving the image, and the sum over what is left of it."""
+
+    name: Literal["resnet"] = "resnet"
+    channels: Channels = (64, 128, 128)
+    norm: Norm = "spectral"
+
+
+DiscriminatorConfig = Annotated[
+    DCGANDiscriminatorConfig | MLPDiscriminatorConfig | ResNetDiscriminatorConfig, Field(discriminator="name")
+]
+
+
+class Discriminator(nn.Module):
+    """Images ``(B, C, H, W)``, and labels ``(B,)`` if it is conditional -> logits or a critic's values.
+
+    Args:
+        config: of the network.
+        shape: of the images.
+        num_classes: of the labels.
+        conditioning: ``None``: it sees no labels. ``concat``: an embedding of ``label_dim`` numbers joins the
+            input, as further numbers of a vector or as constant planes of an image (Mirza & Osindero 2014,
+            "Conditional generative adversarial nets"). ``projection``: the inner product of an embedding
+            with the features joins the output (Miyato & Koyama 2018, "cGANs with projection discriminator").
+        label_dim: of the embedding that is concatenated.
+    """
+
+    def __init__(
+        self,
+        config: DiscriminatorConfig,
+        shape: Shape,
+        num_classes: int = 0,
+        conditioning: Conditioning | None = None,
+        label_dim: int = 0,
+    ) -> None:
+        super().__init__()
+        self.conditioning, self.norm = conditioning, config.norm
+        self.flat = isinstance(config, MLPDiscriminatorConfig)
+        extra = label_dim if conditioning == "concat" else 0
+        self.body, feature_dim = _body(config, shape, extra)
+        self.head = _spectral(nn.Linear(feature_dim, 1), config.norm)
+        if conditioning == "concat":
+            self.label: nn.Module = nn.Embedding(num_classes, label_dim)
+        elif conditioning == "projection":
+            embedding = nn.Embedding(num_classes, feature_dim)
+            nn.init.normal_(embedding.weight, 0.0, feature_dim**-0.5)  # so that no label outweighs the image
+            self.label = _spectral(embedding, config.norm)
+
+    @property
+    def mixes_images(self) -> bool:
+        """Whether the value of an image depends on the others of its batch."""
+        return self.norm == "batch"
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Values ``(B,)``, in float32."""
+        if self.conditioning == "concat":
+            x = self._joined(x, self.label(y))
+        features = self.body(x)
+        logits: Tensor = self.head(features).squeeze(1).float()
+        if self.conditioning == "projection":
+            logits = logits + (self.label(y) * features).sum(1).float()
+        return logits
+
+    def _joined(self, x: Tensor, embedded: Tensor) -> Tensor:
+        if self.flat:
+            return torch.cat([x.flatten(1), embedded.to(x.dtype)], dim=1)
+        planes = embedded[:, :, None, None].expand(-1, -1, *x.shape[2:])
+        return torch.cat([x, planes.to(x.dtype)], dim=1)
+
+
+def _body(config: DiscriminatorConfig, shape: Shape, extra: int) -> tuple[nn.Sequential, int]:
+    """The layers up to the features, and the number of these; ``extra`` planes or inputs come on top."""
+    if isinstance(config, MLPDiscriminatorConfig):
+        return _mlp(config, math.prod(shape) + extra), config.hidden_dims[-1]
+    if isinstance(config, ResNetDiscriminatorConfig):
+        _halved(shape, len(config.channels))
+        return _resnet(config, shape[0] + extra), config.channels[-1]
+    return _dcgan(config, shape[0] + extra, _halved(shape, len(config.channels))), config.feature_dim
+
+
+def _dcgan(config: DCGANDiscriminatorConfig, in_channels: int, left: tuple[int, int]) -> nn.Sequential:
+    """At 28x28: ``Conv(C, 64)``, ``Conv(64, 128)``, ``Conv(128, 256)``, k4 s2 p1; ``Conv(256, 512, k3)``.
+
+    References:
+        Radford et al. 2016, "Unsupervised representation learning with DCGANs", section 3.
+    """
+    first = nn.Conv2d(in_channels, config.channels[0], 4, stride=2, padding=1)
+    layers: list[nn.Module] = [_spectral(first, config.norm, init=True), nn.LeakyReLU(SLOPE)]
+    bias = config.norm != "batch"  # which would take it out again
+    for channels, following in itertools.pairwise(config.channels):
+        conv = nn.Conv2d(channels, following, 4, stride=2, padding=1, bias=bias)
+        layers += [_spectral(conv, config.norm, init=True), *_norm(config.norm, following), nn.LeakyReLU(SLOPE)]
+    conv = nn.Conv2d(config.channels[-1], config.feature_dim, left, bias=bias)
+    layers += [_spectral(conv, config.norm, init=True), *_norm(config.norm, config.feature_dim)]
+    return nn.Sequential(*layers, nn.LeakyReLU(SLOPE), nn.Flatten())
+
+
+def _mlp(config: MLPDiscriminatorConfig, in_dim: int) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Flatten()]
+    for i, units in enumerate(config.hidden_dims):
+        layers += [_spectral(nn.Linear(in_dim, units), config.norm)]
+        layers += _norm(config.norm, units, nn.BatchNorm1d) if i else []
+        layers += [nn.LeakyReLU(SLOPE)] + ([nn.Dropout(config.dropout)] if config.dropout else [])
+        in_dim = units
+    return nn.Sequential(*layers)
+
+
+def _resnet(config: ResNetDiscriminatorConfig, in_channels: int) -> nn.Sequential:
+    """Residual blocks, and the sum over what is left of the image.
+
+    References:
+        Gulrajani et al. 2017, "Improved training of Wasserstein GANs", appendix F; Miyato et al. 2018,
+        "Spectral normalization for generative adversarial networks", appendix B.4; the widths are ours.
+    """
+    planes = [in_channels, *config.channels]
+    blocks = [
+        _DownBlock(a, b, config.norm, first=i == 0) for i, (a, b) in enumerate(itertools.pairwise(planes))
+    ]
+    return nn.Sequential(*blocks, nn.ReLU(), _SumPool())
+
+
+class _DownBlock(nn.Module):
+    """``(B, in_channels, H, W)`` -> ``(B, out_channels, H // 2, W // 2)``; the first begins without a ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm, first: bool) -> None:
+        super().__init__()
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2), _spectral(nn.Conv2d(in_channels, out_channels, 1), norm))
+        before = [] if first else [*_norm(norm, in_channels), nn.ReLU()]
+        self.branch = nn.Sequential(
+            *before,
+            _spectral(nn.Conv2d(in_channels, out_channels, 3, padding=1), norm),
+            *_norm(norm, out_channels),
+            nn.ReLU(),
+            _spectral(nn.Conv2d(out_channels, out_channels, 3, padding=1), norm),
+            nn.AvgPool2d(2),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The mean of neighbours, and what the branch adds."""
+        out: Tensor = self.shortcut(x) + self.branch(x)
+        return out
+
+
+class _SumPool(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` -> ``(B, C)``."""
+        return x.sum((2, 3))
+
+
+def _halved(shape: Shape, times: int) -> tuple[int, int]:
+    """Height and width after so many halvings.
+
+    Raises:
+        ConfigError: nothing is left.
+    """
+    left = (shape[1] >> times, shape[2] >> times)
+    if not min(left):
+        raise ConfigError(
+            f"model.discriminator.channels: {times} halvings are too many for {shape[1]}x{shape[2]} images; "
+            "give fewer"
+        )
+    return left
+
+
+def _spectral(layer: nn.Module, norm: Norm, init: bool = False) -> nn.Module:
+    """``layer``, divided by its largest singular value if ``norm`` says so (Miyato et al. 2018, eq. 8)."""
+    if init:
+        init_dcgan(layer)
+    return spectral_norm(layer) if norm == "spectral" else layer
+
+
+def _norm(norm: Norm, planes: int, batch_norm: type[nn.Module] = nn.BatchNorm2d) -> list[nn.Module]:
+    """The layer that normalises, if there is one."""
+    if norm == "batch":
+        layer = batch_norm(planes)
+        init_dcgan(layer)
+        return [layer]
+    # A group norm of one group: layer norm that doesn't depend on the image's size.
+    return [nn.GroupNorm(1, planes)] if norm == "layer" else []
