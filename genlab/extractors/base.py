@@ -35,7 +35,9 @@ class Extractor(nn.Module):
     name: str
     num_features: int
     num_classes: int | None = None
-    """Classes that it tells apart, where it was trained as a classifier of the images at hand."""
+    """Classes of its logits, where it has them."""
+    trained_on: str | None = None
+    """The set whose classes they are: of other images they say nothing."""
 
     def __init__(self, spec: DataSpec, weights: Path | None) -> None:
         super().__init__()
@@ -44,6 +46,10 @@ class Extractor(nn.Module):
     def forward(self, x: Tensor) -> Features:
         """Features of uint8 ``(B, C, H, W)``."""
         raise NotImplementedError
+
+    def knows(self, dataset: str) -> bool:
+        """Whether its classes are those of ``dataset``, however that was binarised."""
+        return self.num_classes is not None and self.trained_on == _origin(dataset)
 
     def checksum(self) -> str:
         """SHA-256 of its name and weights: features of another network are other features."""
@@ -55,15 +61,21 @@ class Extractor(nn.Module):
 
 
 def auto(spec: DataSpec, dataset: str) -> str:
-    """The extractor for a set: the classifier trained on it, that of digits for other grey images of 28x28,
-    Inception for all else.
+    """The extractor for a set: the classifier trained on it, that of digits for other grey images of 28x28.
+
+    For all else it is Inception.
 
     >>> auto(DataSpec(1, 28, 28, 10), "fashion_mnist"), auto(DataSpec(3, 32, 32, 10), "cifar10")
     ('fashion_cnn', 'inception')
     """
     if spec.shape != (1, 28, 28):
         return "inception"
-    return "fashion_cnn" if dataset == "fashion_mnist" else "mnist_cnn"
+    return "fashion_cnn" if _origin(dataset) == "fashion_mnist" else "mnist_cnn"
+
+
+def _origin(dataset: str) -> str:
+    """The set that a label's images are from: ``mnist`` of ``mnist-static`` and of ``mnist_10k``."""
+    return dataset.split("-")[0].removesuffix("_10k")
 
 
 def load_extractor(name: str, spec: DataSpec, dataset: str, weights: str | None) -> Extractor:
