@@ -75,28 +75,40 @@ def parse(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
         made: T = pydantic.TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
         return made
     except pydantic.ValidationError as error:
-        details = error.errors(include_url=False)
-        more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-        raise ConfigError(_explain(cls, details[0], values, where) + more) from None
+        problems: dict[str, list[str]] = {}
+        for detail in error.errors(include_url=False):
+            path, line = _explain(cls, detail, values, where)
+            problems.setdefault(path, []).append(line)
+        (first, *others), *rest = problems.values()
+        # Of a value that may be of several types there is a line for each of them.
+        alternatives = "".join(f" or {line.rpartition('should be ')[2]}" for line in others)
+        more = f" (and {len(rest)} more)" if rest else ""
+        raise ConfigError(first + alternatives + more) from None
 
 
-def _explain(cls: type, detail: ErrorDetails, values: Mapping[str, Any], where: str) -> str:
-    """One line for one thing that doesn't fit."""
+def _explain(cls: type, detail: ErrorDetails, values: Mapping[str, Any], where: str) -> tuple[str, str]:
+    """The key that doesn't fit, and one line about it."""
     keys = [where] if where else []
     parent: Any = cls
     node: Any = cls
     here: Any = values
     for part in detail["loc"]:
-        if part != detail["loc"][-1] and not _holds(here, part):
+        missing = part == detail["loc"][-1] and detail["type"].startswith("missing")
+        if not (missing or _holds(here, part)):
             node = _member(node, str(part))  # the tag of a union, which is no key of the user's
             continue
         keys.append(str(part))
         parent, node = node, _fields(node).get(str(part))
         here = here[part] if _holds(here, part) else here
     path = ".".join(keys)
+    return path, _line(path, detail, _fields(parent))
+
+
+def _line(path: str, detail: ErrorDetails, known: Iterable[str]) -> str:
+    """What is wrong with the key ``path``, which stands among the ``known`` ones."""
     match detail["type"]:
         case "unexpected_keyword_argument":
-            return f"unknown key '{path}'{did_you_mean(keys[-1], _fields(parent))}"
+            return f"unknown key '{path}'{did_you_mean(path.rpartition('.')[2], known)}"
         case "missing" | "missing_argument" | "missing_keyword_only_argument":
             return f"key '{path}' is missing"
         case "union_tag_invalid":

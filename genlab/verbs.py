@@ -8,6 +8,7 @@ import logging
 import platform
 import shlex
 import sys
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -30,7 +31,7 @@ from genlab.assemble import (
     model_builder,
     on_device,
 )
-from genlab.config import Count, Positive, Seed, config, parse
+from genlab.config import Count, Index, Positive, Seed, config, parse
 from genlab.data import DatasetConfig, data_spec, load_images
 from genlab.data.device import Splits
 from genlab.errors import ConfigError
@@ -92,6 +93,7 @@ class SampleConfig(_RunConfig):
     """The whole configuration of ``genlab sample``."""
 
     n: Count = 25
+    labels: tuple[Index, ...] | None = None
     seed: Seed = 0
     temperature: Positive | None = None
     format: Literal["png", "npz"] = "png"
@@ -300,27 +302,61 @@ def sample(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[
     device = hardware.select(settings.hardware)
     folder = RunFolder(path)
     model = build(data_spec(settings.dataset))
+    labels = _labels(model, settings)
     load_run(model, folder, settings.weights)
     device.prepare(model)
-    images = _draw(model, settings, options, device)
-    name = f"seed{settings.seed}_n{settings.n}.{settings.format}"
-    target = Path(settings.output) if settings.output else folder.folder("samples") / name
+    images = _draw(model, settings, labels, options, device)
+    target = Path(settings.output) if settings.output else folder.folder("samples") / _file_name(settings)
     target.parent.mkdir(parents=True, exist_ok=True)
     if settings.format == "png":
-        save_grid(images, target)
+        save_grid(images, target, columns=None if labels is None else settings.n)
     else:
+        arrays: dict[str, Any] = {"images": images.numpy()}
+        if labels is not None:
+            arrays["labels"] = labels.numpy()
         with target.open("wb") as file:  # a file, lest numpy add an ending of its own
-            np.savez_compressed(file, images=images.numpy())
-    log.info("%d images: %s", settings.n, target)
+            np.savez_compressed(file, **arrays)
+    log.info("%d images: %s", len(images), target)
     return {}
 
 
-def _draw(model: Model, settings: SampleConfig, options: Mapping[str, Any], device: Hardware) -> Tensor:
+def _labels(model: Model, settings: SampleConfig) -> Tensor | None:
+    """The class of every image, int64; ``None`` where the model is to choose.
+
+    Raises:
+        ConfigError: the model takes none, or not one of them.
+    """
+    if not settings.labels:
+        return None
+    if model.num_classes is None:
+        raise ConfigError(f"{type(model).__name__} is unconditional: leave labels=null")
+    for label in settings.labels:
+        if label >= model.num_classes:
+            known = f"the {model.num_classes} classes 0 to {model.num_classes - 1}"
+            raise ConfigError(f"labels: {label} is none of {known} of the model")
+    return torch.tensor(settings.labels).repeat_interleave(settings.n)
+
+
+def _draw(
+    model: Model, settings: SampleConfig, labels: Tensor | None, options: Mapping[str, Any], device: Hardware
+) -> Tensor:
     assert isinstance(model, Samples)
     generator = torch.Generator(device.device).manual_seed(settings.seed)
+    total = settings.n if labels is None else len(labels)
     parts = []
     with device.isolated(model, settings.seed), device.autocast():
-        for start in range(0, settings.n, settings.batch_size):
-            n = min(settings.batch_size, settings.n - start)
-            parts.append(model.sample(n, generator=generator, **options).cpu())
+        for start in range(0, total, settings.batch_size):
+            n = min(settings.batch_size, total - start)
+            y = None if labels is None else labels[start : start + n].to(device.device)
+            parts.append(model.sample(n, y, generator, **options).cpu())
     return torch.cat(parts)
+
+
+def _file_name(settings: SampleConfig) -> str:
+    """Of the seed, the number and the labels; many labels are told apart by a checksum."""
+    labels = ""
+    if settings.labels:
+        labels = "_labels" + "-".join(map(str, settings.labels))
+        if len(labels) > 40:
+            labels = f"_{len(settings.labels)}labels-{zlib.crc32(labels.encode()):08x}"
+    return f"seed{settings.seed}_n{settings.n}{labels}.{settings.format}"

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from genlab.callbacks.base import Callback, Snapshot
+from genlab.callbacks.base import Callback, EpochsConfig, Snapshot
 from genlab.config import Count, config
 from genlab.registry import CALLBACKS
 from genlab.report.figures import grid, save_grid
@@ -22,10 +22,9 @@ class HasDictionary(Protocol):
 
 
 @config
-class DictionaryAtomsConfig:
-    """The first ``n`` atoms every so many epochs."""
+class DictionaryAtomsConfig(EpochsConfig):
+    """The first ``n`` atoms at these epochs."""
 
-    every: Count = 1
     n: Count = 256
 
 
@@ -38,7 +37,8 @@ class DictionaryAtoms(Callback):
 
     def on_epoch_end(self, snapshot: Snapshot) -> None:
         """Log one grid."""
-        if snapshot.epoch % self.config.every or not isinstance(snapshot.model, HasDictionary):
+        due = self.config.due(snapshot.epoch, snapshot.num_epochs)
+        if not due or not isinstance(snapshot.model, HasDictionary):
             return
         atoms = snapshot.model.atoms()[: self.config.n]
         snapshot.logger.images("dictionary_atoms", grid(atoms), snapshot.step)

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from genlab.callbacks.base import Callback, Snapshot
+from genlab.callbacks.base import Callback, EpochsConfig, Snapshot
 from genlab.config import Count, config
 from genlab.report.figures import as_image, save
 
 
 @config
-class FigureConfig:
-    """To TensorBoard ``every`` so many epochs (``null``: at the end alone), to ``figures/`` at the end."""
+class FigureConfig(EpochsConfig):
+    """Shown in TensorBoard at these epochs and at the end, written to ``figures/`` at the end alone."""
 
     every: Count | None = 5
 
@@ -42,7 +42,7 @@ class FigureCallback(Callback):
             save(figure, snapshot.folder.folder("figures") / name)
 
     def _due(self, snapshot: Snapshot) -> bool:
-        return self.config.every is not None and snapshot.epoch % self.config.every == 0
+        return self.config.due(snapshot.epoch, snapshot.num_epochs)
 
     def _show(self, figures: Mapping[str, Figure], snapshot: Snapshot) -> None:
         for name, figure in figures.items():

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from genlab.callbacks.base import Callback, Snapshot
+from genlab.callbacks.base import Callback, EpochsConfig, Snapshot
 from genlab.config import Count, config
 from genlab.registry import CALLBACKS
 from genlab.types import HasLikelihood
 
 
 @config
-class LogProbHistogramConfig:
-    """The first ``num_images`` of the training and validation images, every so many epochs."""
+class LogProbHistogramConfig(EpochsConfig):
+    """The first ``num_images`` of the training and validation images at these epochs."""
 
-    every: Count = 1
     num_images: Count = 500
 
 
@@ -25,7 +24,8 @@ class LogProbHistogram(Callback):
 
     def on_epoch_end(self, snapshot: Snapshot) -> None:
         """Log both histograms."""
-        if snapshot.epoch % self.config.every or not isinstance(snapshot.model, HasLikelihood):
+        due = self.config.due(snapshot.epoch, snapshot.num_epochs)
+        if not due or not isinstance(snapshot.model, HasLikelihood):
             return
         for name, data in (("train", snapshot.data.train), ("val", snapshot.data.val)):
             if len(data):

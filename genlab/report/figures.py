@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -32,19 +32,32 @@ STYLE: Any = {
 }
 """What every figure looks like; for :func:`matplotlib.rc_context`."""
 
+_SHARED = ("loss", "grad_norm", "d")
+"""Prefixes of terms that share a panel: those of several parameter groups, a discriminator's two means."""
+_LABELS = {"d_real": "D(x)", "d_fake": "D(G(z))"}
 
-def grid(images: Tensor) -> Tensor:
-    """Uint8 images ``(N, C, H, W)`` -> one grid ``(3, H', W')`` as square as can be, enlarged to be seen."""
-    columns = math.ceil(len(images) ** 0.5)
-    factor = max(1, 112 // images.shape[-1])
+_Curve = list[tuple[int, float]]
+_Terms = dict[str, dict[str, _Curve]]
+
+
+def grid(images: Tensor, columns: int | None = None, side: int = 112) -> Tensor:
+    """Uint8 images ``(N, C, H, W)`` -> one grid ``(3, H', W')``, enlarged to be seen.
+
+    Args:
+        images: row by row.
+        columns: of the grid; by default it is as square as can be.
+        side: pixels that an image is enlarged to at most.
+    """
+    columns = columns or math.ceil(len(images) ** 0.5)
+    factor = max(1, side // images.shape[-1])
     large = images.cpu().repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     picture: Tensor = make_grid(large, nrow=columns, padding=2 * factor, pad_value=255)
     return picture
 
 
-def save_grid(images: Tensor, path: Path) -> None:
-    """Write the grid of ``images`` as PNG."""
-    mpl.image.imsave(path, grid(images).permute(1, 2, 0).contiguous().numpy(), format="png")
+def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
+    """Write the :func:`grid` of ``images`` as PNG."""
+    mpl.image.imsave(path, grid(images, columns).permute(1, 2, 0).contiguous().numpy(), format="png")
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -86,25 +99,74 @@ def histograms(scores: Mapping[str, Tensor], label: str, title: str, path: Path)
 
 
 def loss_curves(folder: RunFolder) -> None:
-    """Every term of ``metrics.csv`` that has a training curve, with its validation beside it."""
-    curves: dict[str, dict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
+    """Every term of ``metrics.csv`` that has a training curve, with its validation beside it.
+
+    Terms that belong together share a panel; FID and what is measured with it has one for each measure.
+    """
+    panels = _panels(folder)
+    if not panels:
+        return
+    with mpl.rc_context(STYLE):
+        columns = min(3, len(panels))
+        rows = -(-len(panels) // columns)
+        figure = Figure(figsize=(4 * columns, 2.8 * rows))
+        every = list(figure.subplots(rows, columns, squeeze=False).flat)
+        for axes, (name, terms) in zip(every, panels.items(), strict=False):
+            first = next(iter(terms))
+            alone = len(terms) == 1 and "fid" not in terms[first]
+            (_draw_term if alone else _draw_terms)(axes, terms)
+            axes.set(title=first if alone else name, xlabel="step")
+            axes.legend(frameon=not alone, framealpha=0.8, edgecolor="none")
+        for axes in every[len(panels) :]:
+            axes.remove()
+        save(figure, folder.folder("figures") / "loss_curves")
+
+
+def _panels(folder: RunFolder) -> dict[str, _Terms]:
+    """The curves of ``metrics.csv`` by panel, term and split."""
+    panels: dict[str, _Terms] = {}
     with folder.metrics.open(newline="") as file:
         for row in csv.DictReader(file):
             split, _, term = row["name"].partition("/")
-            if split in ("train", "val"):
-                curves[term][split].append((int(row["step"]), float(row["value"])))
-    if not curves:
-        return
-    with mpl.rc_context(STYLE):
-        columns = min(3, len(curves))
-        rows = -(-len(curves) // columns)
-        figure = Figure(figsize=(4 * columns, 2.8 * rows))
-        panels = figure.subplots(rows, columns, squeeze=False).flat
-        for axes, (term, splits) in zip(panels, curves.items(), strict=False):
-            for split, points in splits.items():
-                axes.plot(*zip(*points, strict=True), label=split, marker="." if len(points) < 30 else None)
-            axes.set(title=term, xlabel="step")
-            axes.legend(frameon=False)
-        for axes in list(figure.axes)[len(curves) :]:
-            axes.remove()
-        save(figure, folder.folder("figures") / "loss_curves")
+            panel = _panel(term)
+            if split == "fid":
+                term, _, measure = term.partition("/")
+                panel = measure or "fid"
+            if split in ("train", "val", "fid"):
+                curve = panels.setdefault(panel, {}).setdefault(term, {}).setdefault(split, [])
+                curve.append((int(row["step"]), float(row["value"])))
+    return panels
+
+
+def _panel(term: str) -> str:
+    """The panel of a term: its own, or one that it shares with others of its prefix."""
+    return next((prefix for prefix in _SHARED if term.startswith(f"{prefix}_")), term)
+
+
+def _draw_term(axes: Axes, terms: _Terms) -> None:
+    """One term, a colour for each split."""
+    (splits,) = terms.values()
+    for split, points in splits.items():
+        axes.plot(*zip(*points, strict=True), label=split, marker=_marker(points))
+
+
+def _draw_terms(axes: Axes, terms: _Terms) -> None:
+    """Several terms, a colour for each, with their validation dashed."""
+    for index, (term, splits) in enumerate(terms.items()):
+        label, color = _LABELS.get(term, term.removeprefix(f"{_panel(term)}_")), f"C{index}"
+        for split, points in splits.items():
+            faint = split == "train" and "val" in splits  # lest it hide the validation
+            axes.plot(
+                *zip(*points, strict=True),
+                color=color,
+                alpha=0.5 if faint else 1.0,
+                linestyle="--" if split == "val" else "-",
+                label=None if split == "val" and "train" in splits else label,
+                marker=_marker(points) if split != "val" or len(points) == 1 else None,
+            )
+    if any("val" in splits for splits in terms.values()):
+        axes.plot([], [], color="grey", linestyle="--", label="val")
+
+
+def _marker(points: _Curve) -> str | None:
+    return "." if len(points) < 30 else None

@@ -34,7 +34,7 @@ def mosaic(
     Args:
         images: by row and column.
         rows: a label before each row.
-        columns: a label above each column; none where empty.
+        columns: a label above each column, of one line or several; none where empty.
         title: broken into lines where it is too long.
         gap: pixels between images.
         group: rows that belong together; a wider gap follows them.
@@ -48,7 +48,7 @@ def mosaic(
 
     left = 2 * _MARGIN + round(_CHARACTER * max(map(len, rows), default=0))
     lines = textwrap.wrap(title, int((left + canvas.shape[1]) / _CHARACTER))
-    top = _MARGIN + _LINE * (len(lines) + bool(columns))
+    top = _MARGIN + _LINE * (len(lines) + max((label.count("\n") + 1 for label in columns), default=0))
     figure, axes = _frame(canvas, left, top)
     figure.text(
         _MARGIN / (figure.get_figwidth() * DPI),

@@ -7,7 +7,8 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import yaml
-from harness import QUIET, TINY, genlab, rows, train
+from harness import IMAGES, QUIET, TINY, TRAINING, UNWATCHED, genlab, rows, train
+from painter import STEP
 from tensorboard.backend.event_processing.event_accumulator import (
     STORE_EVERYTHING_SIZE_GUIDANCE,
     EventAccumulator,
@@ -47,11 +48,21 @@ def test_the_summary_has_the_final_metrics(finished):
 
 
 @pytest.mark.parametrize(
-    "name", ["loss_curves.png", "samples_9.png", "samples_16.png", "samples_25.png", "likelihood.png"]
+    "name",
+    [
+        "loss_curves.png",
+        "samples_9.png",
+        "samples_16.png",
+        "samples_25.png",
+        "samples_over_epochs.png",
+        "samples/epoch_0001.png",
+        "samples/epoch_0002.png",
+        "likelihood.png",
+    ],
 )
 def test_figures_show_something(name, finished):
     picture = mpl.image.imread(finished / "figures" / name)
-    assert picture[..., :3].std() > 0.01
+    assert np.atleast_3d(picture)[..., :3].std() > 0.01
 
 
 def test_a_finished_run_leaves_nothing_else(finished):
@@ -212,6 +223,74 @@ def test_a_png_lands_in_the_runs_folder(run):
     target = run / "samples" / "seed2_n9.png"
     assert str(target) in outcome.out
     assert mpl.image.imread(target).std() > 0.01
+
+
+# ------------------------------------------------------------------ sample by class
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory):
+    """A run of a model with three classes, each of a grey of its own."""
+    plugin = ["plugins=[painter]", "~model", "+model.name=painter", "~evaluation"]
+    return train(tmp_path_factory.mktemp("conditional"), *IMAGES, *TRAINING, *UNWATCHED, *plugin)
+
+
+def _greys(images):
+    """The class that the grey of each image is of."""
+    return (images[:, 0, 0, 0] // STEP - 1).tolist()
+
+
+def test_each_label_has_n_images(conditional):
+    _sample(conditional, "a", "labels=[2,0]", "n=3", "batch_size=2")
+    with np.load("a.npz") as arrays:
+        assert arrays["labels"].tolist() == [2, 2, 2, 0, 0, 0]
+        assert _greys(arrays["images"]) == arrays["labels"].tolist()
+
+
+def test_without_labels_the_model_chooses(conditional):
+    assert set(_greys(_sample(conditional, "a", "n=40"))) == {0, 1, 2}
+    with np.load("a.npz") as arrays:
+        assert arrays.files == ["images"]
+
+
+def test_a_png_has_a_row_for_each_label(conditional):
+    outcome = genlab("sample", f"run={conditional}", "n=4", "labels=[1,2]")
+    target = conditional / "samples" / "seed0_n4_labels1-2.png"
+    assert str(target) in outcome.out
+    assert "8 images" in outcome.out
+    cell = 112 + 2 * 14  # 8x8 pixels enlarged by 14, and a border of two such
+    levels = np.rint(mpl.image.imread(target)[70::cell, 70::cell, 0] * 255) // STEP - 1
+    assert levels.tolist() == [[1] * 4, [2] * 4]
+
+
+def test_many_labels_make_no_long_name(conditional):
+    for labels in ("[0,1,2]", f"[{','.join(['0,1'] * 30)}]", f"[{','.join(['1,0'] * 30)}]"):
+        assert genlab("sample", f"run={conditional}", "n=1", f"labels={labels}").code == 0
+    names = [path.name for path in (conditional / "samples").glob("seed0_n1_*")]
+    assert len(names) == 3
+    assert max(map(len, names)) < 60
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("[0,3]", "labels: 3 is none of the 3 classes 0 to 2 of the model"),
+        ("[-1]", "labels.0=-1: input should be greater than or equal to 0"),
+        ("two", "labels='two': input should be a valid array"),
+    ],
+)
+def test_labels_that_are_none_are_named(labels, message, conditional):
+    outcome = genlab("sample", f"run={conditional}", f"labels={labels}")
+    assert outcome.complaint() == message
+    assert outcome.code == 2
+
+
+def test_an_unconditional_model_takes_no_labels(run):
+    for path in (run / "checkpoints").iterdir():
+        path.write_bytes(b"never read")
+    outcome = genlab("sample", f"run={run}", "labels=[0]")
+    assert outcome.complaint() == "RealNVP is unconditional: leave labels=null"
+    assert outcome.code == 2
 
 
 # ------------------------------------------------------------------ early stopping

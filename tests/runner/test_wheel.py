@@ -47,6 +47,8 @@ def test_the_wheel_has_every_yaml_file_and_the_mark_of_types(installed):
     files = {path.relative_to(CHECKOUT / "conf") for path in (CHECKOUT / "conf").rglob("*.yaml")}
     assert {path.relative_to(conf) for path in conf.rglob("*.yaml")} == files
     assert (conf.parent / "py.typed").exists()
+    weights = {path.name for path in (conf.parent / "extractors").rglob("*.safetensors")}
+    assert weights == {"fashion_cnn.safetensors", "mnist_cnn.safetensors"}
     assert not (conf.parent.parent / "tests").exists()
 
 
