@@ -23,7 +23,8 @@ class Loss:
     """What every loss takes: constraints of the discriminator.
 
     ``gradient_penalty`` weighs :func:`gradient_penalty`, ``r1`` half of :func:`squared_gradient`;
-    ``weight_clip`` bounds each of its weights (Arjovsky et al. 2017, "Wasserstein GAN", algorithm 1).
+    ``weight_clip`` bounds each of its weights, scales of batch norm included (Arjovsky et al. 2017,
+    "Wasserstein GAN", algorithm 1).
     """
 
     gradient_penalty: NonNegative = 0.0

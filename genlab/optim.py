@@ -151,8 +151,8 @@ def _anneal(start: float, end: float, progress: float) -> float:
 class EMA:
     """An exponential moving average of a model's parameters, as a model of its own.
 
-    The first steps count more, ``decay = min(decay, (1 + n) / (10 + n))``, so that a short run is not an
-    average of its initial weights.
+    The first steps count more, ``decay = min(decay, (1 + n) / (10 + n))`` after ``n`` iterations, so that a
+    short run is not an average of its initial weights.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -184,9 +184,7 @@ class Trainer:
             terms = {**update.terms(len(self.groups) == 1), self._tag("grad_norm", group.name): norm}
             self.meter.add(group.name, self.step, terms)
         if self.ema is not None:
-            for (
-                group
-            ) in stepped.values():  # only now: the model may have clipped what has stepped
+            for group in stepped.values():  # only now: the model may have clipped what has stepped
                 self.ema.update(group.parameters, group.config.ema_decay or 0.0, self.stage_step)
 
     def _next(self, updates: Iterator[Update]) -> Update | None:

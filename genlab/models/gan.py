@@ -181,7 +181,9 @@ class GAN(Model):
         self._clip()
 
     def compiled(self) -> Sequence[nn.Module]:
-        """The two networks."""
+        """Both networks; no discriminator whose gradient is penalised, as compiled it has no second one."""
+        if self.loss.gradient_penalty or self.loss.r1:
+            return [self.generator]
         return [self.generator, self.discriminator]
 
 

@@ -82,13 +82,20 @@ class Discriminator(nn.Module):
         self.flat = isinstance(config, MLPDiscriminatorConfig)
         extra = label_dim if conditioning == "concat" else 0
         self.body, feature_dim = _body(config, shape, extra)
-        self.head = _spectral(nn.Linear(feature_dim, 1), config.norm)
-        if conditioning == "concat":
-            self.label: nn.Module = nn.Embedding(num_classes, label_dim)
-        elif conditioning == "projection":
-            embedding = nn.Embedding(num_classes, feature_dim)
-            nn.init.normal_(embedding.weight, 0.0, feature_dim**-0.5)  # so that no label outweighs the image
-            self.label = _spectral(embedding, config.norm)
+        self.head = nn.Linear(feature_dim, 1)
+        if conditioning is not None:
+            self.label = nn.Embedding(num_classes, extra or feature_dim)
+        if conditioning == "projection":
+            nn.init.normal_(self.label.weight, 0.0, feature_dim**-0.5)  # so that no label outweighs the image
+        if config.norm == "spectral":
+            self._normalise_weights()
+
+    def _normalise_weights(self) -> None:
+        """Divide what an image is multiplied with by its largest singular value (Miyato et al. 2018, eq. 8)."""
+        parts = [self.body, self.head] + ([self.label] if self.conditioning == "projection" else [])
+        for layer in [layer for part in parts for layer in part.modules()]:
+            if isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding):
+                spectral_norm(layer)
 
     @property
     def mixes_images(self) -> bool:
@@ -129,20 +136,20 @@ def _dcgan(config: DCGANDiscriminatorConfig, in_channels: int, left: tuple[int, 
         Radford et al. 2016, "Unsupervised representation learning with DCGANs", section 3.
     """
     first = nn.Conv2d(in_channels, config.channels[0], 4, stride=2, padding=1)
-    layers: list[nn.Module] = [_spectral(first, config.norm, init=True), nn.LeakyReLU(SLOPE)]
+    layers: list[nn.Module] = [init_dcgan(first), nn.LeakyReLU(SLOPE)]
     bias = config.norm != "batch"  # which would take it out again
     for channels, following in itertools.pairwise(config.channels):
         conv = nn.Conv2d(channels, following, 4, stride=2, padding=1, bias=bias)
-        layers += [_spectral(conv, config.norm, init=True), *_norm(config.norm, following), nn.LeakyReLU(SLOPE)]
+        layers += [init_dcgan(conv), *map(init_dcgan, _norm(config.norm, following)), nn.LeakyReLU(SLOPE)]
     conv = nn.Conv2d(config.channels[-1], config.feature_dim, left, bias=bias)
-    layers += [_spectral(conv, config.norm, init=True), *_norm(config.norm, config.feature_dim)]
+    layers += [init_dcgan(conv), *map(init_dcgan, _norm(config.norm, config.feature_dim))]
     return nn.Sequential(*layers, nn.LeakyReLU(SLOPE), nn.Flatten())
 
 
 def _mlp(config: MLPDiscriminatorConfig, in_dim: int) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Flatten()]
     for i, units in enumerate(config.hidden_dims):
-        layers += [_spectral(nn.Linear(in_dim, units), config.norm)]
+        layers += [nn.Linear(in_dim, units)]
         layers += _norm(config.norm, units, nn.BatchNorm1d) if i else []
         layers += [nn.LeakyReLU(SLOPE)] + ([nn.Dropout(config.dropout)] if config.dropout else [])
         in_dim = units
@@ -168,14 +175,14 @@ class _DownBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, norm: Norm, first: bool) -> None:
         super().__init__()
-        self.shortcut = nn.Sequential(nn.AvgPool2d(2), _spectral(nn.Conv2d(in_channels, out_channels, 1), norm))
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(in_channels, out_channels, 1))
         before = [] if first else [*_norm(norm, in_channels), nn.ReLU()]
         self.branch = nn.Sequential(
             *before,
-            _spectral(nn.Conv2d(in_channels, out_channels, 3, padding=1), norm),
+            nn.Conv2d(in_channels, out_channels, 3, padding=1),
             *_norm(norm, out_channels),
             nn.ReLU(),
-            _spectral(nn.Conv2d(out_channels, out_channels, 3, padding=1), norm),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1),
             nn.AvgPool2d(2),
         )
 
@@ -206,18 +213,9 @@ def _halved(shape: Shape, times: int) -> tuple[int, int]:
     return left
 
 
-def _spectral(layer: nn.Module, norm: Norm, init: bool = False) -> nn.Module:
-    """``layer``, divided by its largest singular value if ``norm`` says so (Miyato et al. 2018, eq. 8)."""
-    if init:
-        init_dcgan(layer)
-    return spectral_norm(layer) if norm == "spectral" else layer
-
-
 def _norm(norm: Norm, planes: int, batch_norm: type[nn.Module] = nn.BatchNorm2d) -> list[nn.Module]:
     """The layer that normalises, if there is one."""
     if norm == "batch":
-        layer = batch_norm(planes)
-        init_dcgan(layer)
-        return [layer]
+        return [batch_norm(planes)]
     # A group norm of one group: layer norm that doesn't depend on the image's size.
     return [nn.GroupNorm(1, planes)] if norm == "layer" else []

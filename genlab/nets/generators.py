@@ -102,7 +102,8 @@ class DCGANGenerator(nn.Sequential):
             layers += [nn.BatchNorm2d(channels), nn.ReLU()]
             layers += [nn.ConvTranspose2d(channels, following, 4, stride=2, padding=1, bias=last)]
         super().__init__(*layers, _Crop(shape), config.squash())
-        self.apply(init_dcgan)
+        for layer in self:
+            init_dcgan(layer)
 
 
 class MLPGenerator(nn.Sequential):
@@ -163,11 +164,12 @@ class _UpBlock(nn.Module):
         return out
 
 
-def init_dcgan(module: nn.Module) -> None:
-    """Kernels from N(0, 0.02) and scales from N(1, 0.02), as Radford et al. 2016 (section 4) and their code."""
+def init_dcgan(module: nn.Module) -> nn.Module:
+    """``module`` with kernels from N(0, 0.02) or scales from N(1, 0.02): Radford et al. 2016, section 4."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
+    return module
