@@ -242,9 +242,9 @@ class Trainer:
         name = f"val/{self.config.monitor}"
         if name not in self.metrics:
             known = [key.removeprefix("val/") for key in self.metrics if key.startswith("val/")]
-            raise ConfigError(
-                f"unknown trainer.monitor '{self.config.monitor}'{did_you_mean(self.config.monitor, known)}"
-            )
+            none = "; the model has no terms of validation, so it can only be null"
+            hint = did_you_mean(self.config.monitor, known) if known else none
+            raise ConfigError(f"unknown trainer.monitor '{self.config.monitor}'{hint}")
         value = self.metrics[name]
         if not math.isfinite(value):
             log.warning("%s is %s after epoch %d", name, value, self.epoch)
@@ -342,6 +342,8 @@ class Trainer:
             load_weights(self.ema.model, state["ema"])
         for name, callback in self.callbacks.items():
             callback.load_state_dict(state["callbacks"].get(name, {}))
+        if self.config.monitor is None:
+            self.folder.best.unlink(missing_ok=True)  # of a monitor that this run had before
         self._enter(state["stage_index"])
         for name in ("epoch", "batch", "step", "stage_step", "best", "elapsed"):
             setattr(self, name, state[name])

@@ -194,6 +194,8 @@ def test_a_trained_generator_draws_from_noise_without_tails(whole, here):
 def test_a_term_can_be_monitored_after_all(here):
     run = train(here / "outputs", *AVERAGED, "trainer.monitor=loss_generator")
     assert (run / "checkpoints" / "best.pt").exists()
+    assert genlab("train", f"resume={run}", "trainer.epochs=3", "trainer.monitor=null").code == 0
+    assert not (run / "checkpoints" / "best.pt").exists()  # nothing says any more that it was
 
 
 @pytest.mark.parametrize("kind", RUNS)
@@ -214,6 +216,7 @@ def test_a_monitor_that_is_no_term_is_one_line(kind, here):
         (["model.loss.weight_clip=null"], "a Wasserstein critic has to be constrained"),
         (["model/loss=wasserstein_gp", "model.discriminator.norm=batch"], "batch norm mixes"),
         (["model/discriminator=dcgan", "dataset.format.height=7"], "3 halvings are too many for 7x8 images"),
+        (["model/discriminator=dcgan", "trainer.batch_size=1"], "batches of two images at least"),
         (["model.conditioning=concatenate"], "model.conditioning='concatenate'"),
         (["model.loss.name=hinged"], "unknown model.loss.name 'hinged'; did you mean 'hinge'?"),
         (["model/loss=kl", "model.loss.label_smoothing=0.5"], "model.loss.label_smoothing=0.5"),
