@@ -19,6 +19,7 @@ IMAGES = Path(__file__).parent.parent / "docs" / "images"
 SAMPLES = {"samples_25.png": "samples"}
 CODES = SAMPLES | {"reconstructions.png": "reconstructions"}
 FLOW = SAMPLES | {"loss_curves.png": "losses", "ood.png": "ood"}
+PLAYERS = {"samples_over_epochs.png": "epochs", "loss_curves.png": "losses"}
 BF16 = "hardware.precision=bf16"
 
 STUDIES: dict[str, tuple[list[str], dict[str, str]]] = {
@@ -29,8 +30,19 @@ STUDIES: dict[str, tuple[list[str], dict[str, str]]] = {
     "vampprior_mnist": ([BF16, "trainer.epochs=60"], CODES),
     "vq_vae_fashion": ([BF16], CODES),
     "sc_vae_fashion": (["callbacks.dictionary_atoms.n=96"], CODES | {"dictionary_atoms.png": "atoms"}),
+    "gan_fashion_fid": (["trainer.epochs=10"], PLAYERS | {"fid.png": "fid", "classes.png": "classes"}),
+    "wgan_fashion": (["trainer.epochs=10", BF16], PLAYERS),
+    "wgan_gp_fashion": (["trainer.epochs=8", BF16], PLAYERS),
+    "cgan_mnist": ([BF16], PLAYERS | {"samples_by_class.png": "samples"}),
 }
-SWEEPS = {"beta_vae_dsprites": [BF16]}
+LOSSES = ["minimax", "non_saturating", "kl", "least_squares", "hinge", "wasserstein"]
+SWEEPS = {
+    "beta_vae_dsprites": ([BF16], {"2-*/figures/traversals.png": "traversals"}),
+    "gan_losses": (
+        ["trainer.epochs=4", BF16],
+        {f"{job}-*/figures/samples_25.png": loss for job, loss in enumerate(LOSSES)},
+    ),
+}
 
 
 def genlab(*arguments: str) -> None:
@@ -49,11 +61,12 @@ def study(name: str) -> None:
 
 
 def sweep(name: str) -> None:
-    folder = OUTPUTS / name
+    (overrides, pictures), folder = SWEEPS[name], OUTPUTS / name
     if not folder.exists():
-        genlab("train", "-m", f"experiment={name}", *SWEEPS[name], f"hydra.sweep.dir={folder}")
-    (last,) = folder.glob("2-*/figures/traversals.png")
-    shutil.copy(last, IMAGES / f"{name}_traversals.png")
+        genlab("train", "-m", f"experiment={name}", *overrides, f"hydra.sweep.dir={folder}")
+    for pattern, label in pictures.items():
+        (picture,) = folder.glob(pattern)
+        shutil.copy(picture, IMAGES / f"{name}_{label}.png")
 
 
 def main(names: list[str]) -> None:

@@ -34,7 +34,7 @@ STYLE: Any = {
 
 _SHARED = ("loss", "grad_norm", "d")
 """Prefixes of terms that share a panel: those of several parameter groups, a discriminator's two means."""
-_LABELS = {"d_real": "D(x)", "d_fake": "D(G(z))"}
+_LABELS = {"d": "D", "d_real": "D(x)", "d_fake": "D(G(z))", "fid": "FID"}
 
 _Curve = list[tuple[int, float]]
 _Terms = dict[str, dict[str, _Curve]]
@@ -115,8 +115,10 @@ def loss_curves(folder: RunFolder) -> None:
             first = next(iter(terms))
             alone = len(terms) == 1 and "fid" not in terms[first]
             (_draw_term if alone else _draw_terms)(axes, terms)
-            axes.set(title=first if alone else name, xlabel="step")
+            axes.set(title=first if alone else _LABELS.get(name, name), xlabel="step")
             axes.legend(frameon=not alone, framealpha=0.8, edgecolor="none")
+            if name == "fid" and axes.dataLim.y0 > 0:
+                axes.set_yscale("log")  # it falls by orders of magnitude
         for axes in every[len(panels) :]:
             axes.remove()
         save(figure, folder.folder("figures") / "loss_curves")

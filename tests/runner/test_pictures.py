@@ -300,10 +300,10 @@ def test_terms_that_belong_together_share_a_panel(curves):
     assert {title: _legend(axes) for title, axes in panels.items()} == {
         "loss": list(groups),
         "grad_norm": list(groups),
-        "d": ["D(x)", "D(G(z))", "val"],
+        "D": ["D(x)", "D(G(z))", "val"],
         "gradient_penalty": ["train"],
     }
-    train, val, *_ = panels["d"].get_lines()
+    train, val, *_ = panels["D"].get_lines()
     assert train.get_color() == val.get_color()
     assert (train.get_linestyle(), val.get_linestyle()) == ("-", "--")
 
@@ -315,8 +315,8 @@ def test_a_term_with_a_shared_prefix_and_no_company_is_shown_as_any_other(curves
 
 def test_the_fid_has_a_panel(curves):
     panels = curves("train/loss", "fid/fashion_cnn", "fid/inception", "fid/inception/kid", "posterior/kl_max")
-    assert panels.keys() == {"loss", "fid", "kid"}
-    assert _legend(panels["fid"]) == ["fashion_cnn", "inception"]
+    assert panels.keys() == {"loss", "FID", "kid"}
+    assert _legend(panels["FID"]) == ["fashion_cnn", "inception"]
     assert _legend(panels["kid"]) == ["inception"]
 
 
