@@ -14,7 +14,7 @@ from genlab.errors import ConfigError
 from genlab.likelihood import to_nearest_level, to_unit
 from genlab.models.base import Model
 from genlab.nets.discriminators import Conditioning, Discriminator, DiscriminatorConfig
-from genlab.nets.generators import GeneratorConfig, generator
+from genlab.nets.generators import GeneratorConfig
 from genlab.nets.noise import NoiseConfig
 from genlab.registry import MODELS
 from genlab.types import Batch, DataSpec, Stage, Update
@@ -63,7 +63,7 @@ class GAN(Model):
         if conditioning is not None:
             self.num_classes, label_dim = _num_classes(spec), config.label_dim
             self.label = nn.Embedding(self.num_classes, label_dim)
-        self.generator = generator(config.generator, config.latent_dim + label_dim, spec.shape)
+        self.generator = config.generator.build(config.latent_dim + label_dim, spec.shape)
         self.discriminator = Discriminator(
             config.discriminator, spec.shape, self.num_classes or 0, conditioning, label_dim
         )

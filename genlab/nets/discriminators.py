@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -20,6 +20,14 @@ Norm = Literal["none", "batch", "layer", "spectral"]
 Conditioning = Literal["concat", "projection"]
 
 
+class Body(NamedTuple):
+    """The layers from images (``flat``: from vectors) to ``feature_dim`` features."""
+
+    layers: nn.Sequential
+    feature_dim: int
+    flat: bool = False
+
+
 @config
 class DCGANDiscriminatorConfig:
     """A strided convolution for each of ``channels``, halving the image; one over all that is left, to
@@ -29,6 +37,11 @@ class DCGANDiscriminatorConfig:
     channels: Channels = (64, 128, 256)
     feature_dim: Count = 512
     norm: Norm = "batch"
+
+    def build(self, shape: Shape, extra: int) -> Body:
+        """On images of ``shape`` and ``extra`` further planes."""
+        layers = _dcgan(self, shape[0] + extra, _halved(shape, len(self.channels)))
+        return Body(layers, self.feature_dim)
 
 
 @config
@@ -40,6 +53,10 @@ class MLPDiscriminatorConfig:
     dropout: ProperFraction = 0.3
     norm: Norm = "none"
 
+    def build(self, shape: Shape, extra: int) -> Body:
+        """On images of ``shape`` and ``extra`` further numbers."""
+        return Body(_mlp(self, math.prod(shape) + extra), self.hidden_dims[-1], flat=True)
+
 
 @config
 class ResNetDiscriminatorConfig:
@@ -48,6 +65,11 @@ class ResNetDiscriminatorConfig:
     name: Literal["resnet"] = "resnet"
     channels: Channels = (64, 128, 128)
     norm: Norm = "spectral"
+
+    def build(self, shape: Shape, extra: int) -> Body:
+        """On images of ``shape`` and ``extra`` further planes."""
+        _halved(shape, len(self.channels))
+        return Body(_resnet(self, shape[0] + extra), self.channels[-1])
 
 
 DiscriminatorConfig = Annotated[
@@ -79,9 +101,8 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.conditioning, self.norm = conditioning, config.norm
-        self.flat = isinstance(config, MLPDiscriminatorConfig)
         extra = label_dim if conditioning == "concat" else 0
-        self.body, feature_dim = _body(config, shape, extra)
+        self.body, feature_dim, self.flat = config.build(shape, extra)
         self.head = nn.Linear(feature_dim, 1)
         if conditioning is not None:
             self.label = nn.Embedding(num_classes, extra or feature_dim)
@@ -117,16 +138,6 @@ class Discriminator(nn.Module):
             return torch.cat([x.flatten(1), embedded.to(x.dtype)], dim=1)
         planes = embedded[:, :, None, None].expand(-1, -1, *x.shape[2:])
         return torch.cat([x, planes.to(x.dtype)], dim=1)
-
-
-def _body(config: DiscriminatorConfig, shape: Shape, extra: int) -> tuple[nn.Sequential, int]:
-    """The layers up to the features, and the number of these; ``extra`` planes or inputs come on top."""
-    if isinstance(config, MLPDiscriminatorConfig):
-        return _mlp(config, math.prod(shape) + extra), config.hidden_dims[-1]
-    if isinstance(config, ResNetDiscriminatorConfig):
-        _halved(shape, len(config.channels))
-        return _resnet(config, shape[0] + extra), config.channels[-1]
-    return _dcgan(config, shape[0] + extra, _halved(shape, len(config.channels))), config.feature_dim
 
 
 def _dcgan(config: DCGANDiscriminatorConfig, in_channels: int, left: tuple[int, int]) -> nn.Sequential:

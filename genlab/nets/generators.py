@@ -28,6 +28,10 @@ class _GeneratorConfig:
         """The last layer."""
         return nn.Sigmoid() if self.output == "sigmoid" else nn.Tanh()
 
+    def build(self, in_dim: int, shape: Shape) -> nn.Module:
+        """``(B, in_dim)`` -> images ``(B, C, H, W)`` of ``shape``, squashed."""
+        raise NotImplementedError
+
 
 @config
 class DCGANGeneratorConfig(_GeneratorConfig):
@@ -35,6 +39,10 @@ class DCGANGeneratorConfig(_GeneratorConfig):
 
     name: Literal["dcgan"] = "dcgan"
     channels: Channels = (128, 64)
+
+    def build(self, in_dim: int, shape: Shape) -> nn.Module:
+        """A :class:`DCGANGenerator`."""
+        return DCGANGenerator(self, in_dim, shape)
 
 
 @config
@@ -45,6 +53,10 @@ class MLPGeneratorConfig(_GeneratorConfig):
     hidden_dims: Channels = (256, 512, 1024)
     batch_norm: bool = False
 
+    def build(self, in_dim: int, shape: Shape) -> nn.Module:
+        """A :class:`MLPGenerator`."""
+        return MLPGenerator(self, in_dim, shape)
+
 
 @config
 class ResNetGeneratorConfig(_GeneratorConfig):
@@ -53,19 +65,14 @@ class ResNetGeneratorConfig(_GeneratorConfig):
     name: Literal["resnet"] = "resnet"
     channels: Channels = (128, 128, 64)
 
+    def build(self, in_dim: int, shape: Shape) -> nn.Module:
+        """A :class:`ResNetGenerator`."""
+        return ResNetGenerator(self, in_dim, shape)
+
 
 GeneratorConfig = Annotated[
     DCGANGeneratorConfig | MLPGeneratorConfig | ResNetGeneratorConfig, Field(discriminator="name")
 ]
-
-
-def generator(config: GeneratorConfig, in_dim: int, shape: Shape) -> nn.Module:
-    """``(B, in_dim)`` -> images ``(B, C, H, W)`` of ``shape``, squashed."""
-    if isinstance(config, DCGANGeneratorConfig):
-        return DCGANGenerator(config, in_dim, shape)
-    if isinstance(config, ResNetGeneratorConfig):
-        return ResNetGenerator(config, in_dim, shape)
-    return MLPGenerator(config, in_dim, shape)
 
 
 class _Crop(nn.Module):
