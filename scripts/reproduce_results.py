@@ -32,7 +32,7 @@ STUDIES: dict[str, tuple[list[str], dict[str, str]]] = {
     "sc_vae_fashion": (["callbacks.dictionary_atoms.n=96"], CODES | {"dictionary_atoms.png": "atoms"}),
     "gan_fashion_fid": (["trainer.epochs=10"], PLAYERS | {"fid.png": "fid", "classes.png": "classes"}),
     "wgan_fashion": (["trainer.epochs=10", BF16], PLAYERS),
-    "wgan_gp_fashion": (["trainer.epochs=8", BF16], PLAYERS),
+    "wgan_gp_fashion": (["trainer.epochs=5", BF16], PLAYERS),
     "cgan_mnist": ([BF16], PLAYERS | {"samples_by_class.png": "samples"}),
 }
 LOSSES = ["minimax", "non_saturating", "kl", "least_squares", "hinge", "wasserstein"]
