@@ -117,8 +117,8 @@ def loss_curves(folder: RunFolder) -> None:
             (_draw_term if alone else _draw_terms)(axes, terms)
             axes.set(title=first if alone else _LABELS.get(name, name), xlabel="step")
             axes.legend(frameon=not alone, framealpha=0.8, edgecolor="none")
-            if name == "fid" and axes.dataLim.y0 > 0:
-                axes.set_yscale("log")  # it falls by orders of magnitude
+            if name == "fid" and 0 < axes.dataLim.y0 < axes.dataLim.y1 / 20:
+                axes.set_yscale("log")  # else the end of a curve that falls so far can't be read
         for axes in every[len(panels) :]:
             axes.remove()
         save(figure, folder.folder("figures") / "loss_curves")
