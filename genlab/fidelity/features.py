@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TypeVar
 import rich
 import torch
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 
 from genlab import checkpoint
 from genlab.data.bits import PackedImages, Pixels
@@ -80,19 +79,13 @@ def sample_features(
     assert isinstance(model, Samples)
     y = None
     if model.num_classes is not None:
-        y = torch.arange(n, device=_device(model)) % model.num_classes
+        y = torch.arange(n, device=model.device) % model.num_classes
     parts = []
     for start in _tracked(range(0, n, batch_size), label):
         end = min(start + batch_size, n)
         x = model.sample(end - start, None if y is None else y[start:end])
         parts.append(_extract(extractor, x))
     return _joined(parts), y
-
-
-def _device(model: nn.Module) -> torch.device:
-    """Where its parameters or buffers are; the CPU where it has none."""
-    tensors = itertools.chain(model.parameters(), model.buffers())
-    return next((values.device for values in tensors), torch.device("cpu"))
 
 
 def _extract(extractor: Extractor, x: Tensor) -> Features:

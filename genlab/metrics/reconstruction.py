@@ -13,7 +13,7 @@ from genlab.config import Count, Seed, config
 from genlab.data import DatasetConfig
 from genlab.data.device import DeviceDataset
 from genlab.errors import ConfigError
-from genlab.likelihood import LEVELS
+from genlab.likelihood import to_unit
 from genlab.metrics.base import Evaluation, Result, Subject, batches, require_splits
 from genlab.models.base import Model
 from genlab.registry import EVALUATIONS
@@ -80,7 +80,7 @@ def compare(x: Tensor, reconstructed: Tensor) -> tuple[Tensor, Tensor]:
 
     SSIM is NaN for images that are smaller than its window of 11x11 pixels.
     """
-    a, b = (images.float() / (LEVELS - 1) for images in (x, reconstructed))
+    a, b = to_unit(x), to_unit(reconstructed)
     error = (a - b).square().flatten(1).mean(1)
     if min(x.shape[-2:]) < _WINDOW:
         return error, torch.full_like(error, math.nan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -31,6 +32,12 @@ class Model(nn.Module):
         super().__init__()
         self.spec = spec
 
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters or buffers are; the CPU where it has none."""
+        tensors = itertools.chain(self.parameters(), self.buffers())
+        return next((values.device for values in tensors), torch.device("cpu"))
+
     def stages(self) -> Sequence[Stage]:
         """The phases of training in order; by default one, ``"train"``, of one group, ``"model"``."""
         return [Stage("train", {"model": list(self.parameters())})]
@@ -50,8 +57,7 @@ class Model(nn.Module):
             raise ConfigError(f"{type(self).__name__} is unconditional: it takes no labels")
         if self.num_classes is None or y is not None:
             return y
-        device = next(self.parameters()).device
-        return torch.randint(self.num_classes, (n,), device=device, generator=generator)
+        return torch.randint(self.num_classes, (n,), device=self.device, generator=generator)
 
     def updates(self, batch: Batch, stage: str, step: int) -> Iterator[Update]:
         """The optimizer steps of one iteration, one :class:`~genlab.types.Update` each.

@@ -71,8 +71,7 @@ class Flow(UnconditionalModel):
 
     def draw(self, n: int, generator: Generator | None, temperature: float) -> Tensor:
         """Images ``(n, C, H, W)``; ``temperature`` scales the standard deviation of the base."""
-        device = next(self.parameters()).device
-        z = torch.randn(n, *self.latent_shape, device=device, generator=generator)
+        z = torch.randn(n, *self.latent_shape, device=self.device, generator=generator)
         return self.decode(temperature * z)
 
     @torch.no_grad()

@@ -91,8 +91,7 @@ class GAN(Model):
         return images
 
     def _noise(self, n: int, generator: Generator | None = None) -> Tensor:
-        device = next(self.parameters()).device
-        return self.config.noise.sample(n, self.config.latent_dim, device, generator)
+        return self.config.noise.sample(n, self.config.latent_dim, self.device, generator)
 
     @property
     def _signed(self) -> bool:

@@ -13,7 +13,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from genlab.config import Count, ProperFraction, config
 from genlab.errors import ConfigError
-from genlab.nets.generators import SLOPE, Channels, Shape, init_dcgan
+from genlab.nets.autoencoder import Shape
+from genlab.nets.generators import SLOPE, Channels, init_dcgan
 
 Norm = Literal["none", "batch", "layer", "spectral"]
 """``layer``: over all planes of one image, with a scale for each plane; ``spectral``: of every weight."""

@@ -10,9 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from genlab.config import Count, config
+from genlab.nets.autoencoder import Shape
 
-Shape = tuple[int, int, int]
-"""``(C, H, W)``."""
 Channels = Annotated[tuple[Count, ...], Field(min_length=1)]
 SLOPE = 0.2
 """Of every leaky ReLU: Radford et al. 2016, section 4."""
