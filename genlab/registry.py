@@ -67,6 +67,7 @@ MODELS: Registry[type[Any]] = Registry("model", "genlab.models")
 CALLBACKS: Registry[type[Any]] = Registry("callback", "genlab.callbacks")
 EVALUATIONS: Registry[type[Any]] = Registry("evaluation", "genlab.metrics")
 EXTRACTORS: Registry[type[Any]] = Registry("extractor", "genlab.extractors")
+SCORES: Registry[type[Any]] = Registry("score", "genlab.ood")
 
 
 def import_plugins(modules: Iterable[str]) -> None:

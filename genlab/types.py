@@ -97,6 +97,15 @@ class HasLikelihood(Protocol):
         ...
 
 
+@runtime_checkable
+class HasCodeLikelihood(Protocol):
+    """A model with a density of codes and none of pixels: the two are not to be compared."""
+
+    def code_log_prob(self, x: Tensor) -> Tensor:
+        """Nats per code ``(B,)``: the density of the code of uint8 ``x``, in units of the code."""
+        ...
+
+
 @dataclass(frozen=True)
 class BoundTerms:
     """Importance samples ``(m, B)`` of a bound, in nats: ``-log p(x|z)`` and ``log q(z|x) - log p(z)``."""

@@ -13,6 +13,9 @@ from genlab.errors import ConfigError
 from genlab.types import Batch, DataSpec, Stage, Update
 
 
+_MAX_NUMBERS = 2**20  # in a batch of images: a plane of float32 for each is 4 MB, 64 of them 256 MB
+
+
 class Model(nn.Module):
     """A generative model of images of one :class:`~genlab.types.DataSpec`.
 
@@ -31,6 +34,11 @@ class Model(nn.Module):
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
         self.spec = spec
+
+    @property
+    def max_batch(self) -> int:
+        """Images that are drawn or scored at once, whatever batch was asked for: so memory stays bounded."""
+        return max(1, _MAX_NUMBERS // self.spec.dim)
 
     @property
     def device(self) -> torch.device:

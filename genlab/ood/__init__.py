@@ -1,0 +1,1 @@
+"""Scores that tell images like the training set from others, one idea in each file."""
