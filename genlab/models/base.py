@@ -12,7 +12,6 @@ from torch.nn import Parameter
 from genlab.errors import ConfigError
 from genlab.types import Batch, DataSpec, Stage, Update
 
-
 _MAX_NUMBERS = 2**20  # in a batch of images: a plane of float32 for each is 4 MB, 64 of them 256 MB
 
 
