@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from genlab.config import Count, Index, Seed, config
+from genlab.config import Count, Fraction, Index, Seed, config
 from genlab.data.formats import DspritesRendered, Format, Made
 from genlab.data.images import SPLITS
 from genlab.data.sources import Source
@@ -35,6 +35,8 @@ class DatasetConfig:
     """Turn RGB into its luma."""
     binarization: Binarization | None = None
     """``static``: draw every pixel once, white with probability ``x / 255``, by a fixed seed."""
+    mutation_rate: Fraction = 0.0
+    """Share of the pixels of training images that are replaced by any level, once, by a fixed seed."""
     limit: Count | None = None
     """Keep only the first so many images of train, and of test."""
     num_val: Index = 5000
@@ -55,8 +57,9 @@ class DatasetConfig:
 
     @property
     def label(self) -> str:
-        """What results call the set: binarised images are another set than the grey ones."""
-        return f"{self.name}-{self.binarization}" if self.binarization else self.name
+        """What results call the set: binarised or mutated images are another set than the grey ones."""
+        kinds = [self.binarization, f"mutated{self.mutation_rate:g}" if self.mutation_rate else None]
+        return "-".join([self.name, *(kind for kind in kinds if kind)])
 
     @property
     def factor_names(self) -> tuple[str, ...]:

@@ -86,6 +86,24 @@ def to_static(images: Pixels, split: Split) -> PackedImages:
     return pack(draw(), len(images), (images.shape[1], images.shape[2], images.shape[3]))
 
 
+def to_mutated(images: Pixels, rate: float) -> Tensor:
+    """Every pixel replaced by any level with probability ``rate``, once, by a fixed seed.
+
+    One number is drawn for each pixel, in their order: the first images come out the same however many follow.
+
+    References:
+        Ren et al. 2019, "Likelihood ratios for out-of-distribution detection", section 3.1: what background
+        models are trained on.
+    """
+    random = np.random.RandomState(len(SPLITS))  # other draws than those of to_static
+
+    def mutate(x: Tensor) -> Tensor:
+        place = torch.from_numpy(random.random_sample(x.shape) / rate)  # uniform in [0, 1) where below 1
+        return torch.where(place < 1, (place * 256).to(torch.uint8), x)
+
+    return _by_chunks(mutate, images)
+
+
 def to_gray(images: Pixels) -> Tensor:
     """Luma (ITU-R BT.601, rounded as PIL does): uint8 ``(N, 3, H, W)`` to ``(N, 1, H, W)``."""
     weights = torch.tensor([19595, 38470, 7471], dtype=torch.int32).view(1, 3, 1, 1)
@@ -114,10 +132,12 @@ def to_square(images: Pixels, size: int) -> Tensor:
 
 
 def _by_chunks(convert: Callable[[Tensor], Tensor], images: Pixels) -> Tensor:
-    shape = convert(unpacked(images[:1])).shape[1:]
-    converted = torch.empty((len(images), *shape), dtype=torch.uint8)
+    converted = torch.empty(0, dtype=torch.uint8)
     for i, x in enumerate(_chunks(images)):
-        converted[i * CHUNK : (i + 1) * CHUNK] = convert(x)
+        part = convert(x)
+        if not i:
+            converted = torch.empty((len(images), *part.shape[1:]), dtype=torch.uint8)
+        converted[i * CHUNK : (i + 1) * CHUNK] = part
     return converted
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genlab.data.config import DatasetConfig
 from genlab.data.fetch import reason_of
-from genlab.data.images import SPLITS, Images, Split, to_gray, to_square, to_static
+from genlab.data.images import SPLITS, Images, Split, to_gray, to_mutated, to_square, to_static
 from genlab.data.store import Store
 from genlab.errors import ConfigError, DataError
 from genlab.types import DataSpec
@@ -68,6 +68,8 @@ def load_images(config: DatasetConfig, split: Split) -> Images:
         images = to_gray(images)
     if images.shape[2:] != (spec.height, spec.width):
         images = to_square(images, spec.height)
+    if config.mutation_rate and split == "train":
+        images = to_mutated(images, config.mutation_rate)
     if config.binarization == "static":
         images = to_static(images, split)
     return replace(loaded, images=images.contiguous() if isinstance(images, Tensor) else images)
