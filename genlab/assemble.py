@@ -12,7 +12,6 @@ from genlab import checkpoint
 from genlab.callbacks.base import Callback
 from genlab.config import load_option, parse
 from genlab.data import DatasetConfig, Images, data_spec, ensure_available, load_images
-from genlab.data.config import Binarization
 from genlab.data.device import DeviceDataset, Splits, hold_out
 from genlab.data.formats import Made
 from genlab.errors import CheckpointError, ConfigError, DataError
@@ -20,7 +19,7 @@ from genlab.hardware import Hardware
 from genlab.metrics.base import Evaluation
 from genlab.models.base import Model
 from genlab.registry import CALLBACKS, EVALUATIONS, MODELS, Registry
-from genlab.run_folder import RunFolder
+from genlab.run_folder import RunFolder, find
 from genlab.trainer import load_weights
 from genlab.types import DataSpec
 
@@ -70,14 +69,25 @@ def build_evaluation(
 
 
 def fetch_sets(
-    evaluation: Evaluation | None, conf: Sequence[Path], spec: DataSpec, binarization: Binarization | None
+    evaluation: Evaluation | None, conf: Sequence[Path], spec: DataSpec, own: DatasetConfig
 ) -> dict[str, DatasetConfig]:
-    """Have the sets that the evaluation names at hand before any work, binarised as the model's own is."""
+    """Have the sets that the evaluation names at hand before any work, binarised as the model's own is.
+
+    The model's ``own`` is not among them, so that one list serves models of different sets.
+
+    Raises:
+        ConfigError: no other set is named.
+        DataError: one is not to be had, or has images of another shape.
+    """
+    named = [] if evaluation is None else evaluation.datasets()
     others = {}
-    if evaluation is not None:
-        for name in evaluation.datasets():
+    for name in named:
+        if name != own.name:
             other = parse(DatasetConfig, load_option("dataset", name, conf), f"dataset {name}")
-            others[name] = replace(_fitted(other, spec, evaluation.resize), binarization=binarization)
+            assert evaluation is not None
+            others[name] = replace(_fitted(other, spec, evaluation.resize), binarization=own.binarization)
+    if named and not others:
+        raise ConfigError(f"evaluation.datasets: {own.name} is the model's own set; name another")
     for other in others.values():
         ensure_available(other, splits=("test",))
     return others
@@ -115,6 +125,31 @@ def on_device(images: Images, device: Hardware) -> DeviceDataset:
     return DeviceDataset(
         images.images, images.labels, device.device, where, images.factors, images.factor_names
     )
+
+
+def load_trained(name: str, key: str, spec: DataSpec, device: Hardware) -> Model:
+    """The trained model of the run ``name``, ready on ``device``; ``key`` is the setting that named it.
+
+    Raises:
+        CheckpointError: there is no such run, or no checkpoint in it.
+        ConfigError: it is a model of other images.
+    """
+    folder = find(name, Path(), key)
+    values = folder.load_config()
+    build = model_builder(values["model"])
+    other = data_spec(parse(DatasetConfig, values["dataset"], "dataset"))
+    if other.shape != spec.shape:
+        raise ConfigError(f"{key}={name}: a model of {other} images, and these are {spec}")
+    model = build(other)
+    load_run(model, folder, "best")
+    device.prepare(model)
+    return model.eval()
+
+
+def load_runs(evaluation: Evaluation | None, spec: DataSpec, device: Hardware) -> dict[str, Model]:
+    """The trained models of further runs that the evaluation names."""
+    named = {} if evaluation is None else evaluation.runs()
+    return {key: load_trained(name, key, spec, device) for key, name in named.items()}
 
 
 def load_run(model: Model, folder: RunFolder, weights: Weights) -> tuple[int, int]:

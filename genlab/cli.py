@@ -107,11 +107,35 @@ def _from_run(verb: str, arguments: list[str]) -> tuple[str, list[str]]:
         return verb, arguments
     from genlab.run_folder import find
 
-    folder = find(given or "latest", Path(_value(arguments, "output_dir") or "outputs"), key)
+    first, *others = _listed(given or "latest")
+    if others and verb != "eval":
+        raise ConfigError(
+            f"{key}={given}: genlab {verb} takes one run; genlab eval takes several, as an ensemble"
+        )
+    outputs = Path(_value(arguments, "output_dir") or "outputs")
+    folder = find(first, outputs, key)
     _offer(folder.load_config(), verb)
-    others = [a for a in arguments if not a.startswith((f"{key}=", "output_dir="))]
-    quoted = str(folder.path).replace("'", "\\'")
-    return ("resume" if verb == "train" else verb), [f"{key}='{quoted}'", *others]
+    named = [f"{key}={_quoted(folder.path)}"]
+    if others:
+        paths = [find(name, outputs, key).path for name in others]
+        named.append(f"ensemble=[{','.join(map(_quoted, paths))}]")
+    rest = [a for a in arguments if not a.startswith((f"{key}=", "output_dir="))]
+    return ("resume" if verb == "train" else verb), [*named, *rest]
+
+
+def _listed(value: str) -> list[str]:
+    """``a`` or ``[a,b,c]``, as a list."""
+    if not (value.startswith("[") and value.endswith("]")):
+        return [value]
+    names = [name.strip().strip("'\"") for name in value[1:-1].split(",")]
+    if not all(names):
+        raise ConfigError(f"run={value}: name the folders of runs, [a,b,c]")
+    return names
+
+
+def _quoted(path: Path) -> str:
+    escaped = str(path).replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _offer(saved: Mapping[str, Any], verb: str) -> None:

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import rich
 import torch
 from pydantic import Field
+from rich.progress import track
 from torch import Tensor
 
 import genlab
@@ -27,7 +29,9 @@ from genlab.assemble import (
     build_evaluation,
     fetch_sets,
     load_run,
+    load_runs,
     load_splits,
+    load_trained,
     model_builder,
     on_device,
 )
@@ -86,6 +90,7 @@ class EvalConfig(_RunConfig):
     """The whole configuration of ``genlab eval``."""
 
     evaluation: dict[str, Any]
+    ensemble: tuple[str, ...] = ()
 
 
 @config
@@ -125,7 +130,8 @@ def train(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[s
     torch.manual_seed(settings.seed)
     model = build(spec)
     stages = settings.trainer.by_stage(model.stages())  # before anything is fetched
-    others = fetch_sets(evaluation, conf, spec, settings.dataset.binarization)
+    others = fetch_sets(evaluation, conf, spec, settings.dataset)
+    runs = load_runs(evaluation, spec, device)
     data = load_splits(settings.dataset, device)
     for stage in stages.values():
         data.train.num_batches(stage.batch_size)
@@ -149,7 +155,7 @@ def train(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[s
             metrics = {name: value for name, value in trainer.metrics.items() if name.startswith(final)}
             if evaluation is not None:
                 load_run(model, folder, "best" if len(data.val) else "last")
-                subject = _subject(model, settings.run_name, settings.dataset, data, others, device)
+                subject = _subject(model, settings.run_name, settings.dataset, data, others, device, runs)
                 metrics |= _measure(evaluation, subject, folder, logger, trainer.step).metrics
             logger.hparams(_hparams(values), metrics, trainer.step)
         folder.update_summary(_summary(settings, trainer, metrics))
@@ -242,14 +248,20 @@ def evaluate(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dic
     build = model_builder(settings.model)
     evaluation = build_evaluation(settings.evaluation, build.func, settings.dataset)
     assert evaluation is not None
+    if settings.ensemble and not evaluation.takes_ensemble:
+        raise ConfigError(
+            f"evaluation={evaluation.config.name} takes one run, and {1 + len(settings.ensemble)} are named"
+        )
     device = hardware.select(settings.hardware)
     spec = data_spec(settings.dataset)
     model = build(spec)
     step, epoch = load_run(model, folder, settings.weights)
-    others = fetch_sets(evaluation, conf, spec, settings.dataset.binarization)
+    others = fetch_sets(evaluation, conf, spec, settings.dataset)
+    runs = load_runs(evaluation, spec, device)
+    ensemble = [load_trained(name, "run", spec, device) for name in settings.ensemble]
     device.prepare(model)
     data = load_splits(settings.dataset, device)
-    subject = _subject(model, settings.run_name, settings.dataset, data, others, device)
+    subject = _subject(model, settings.run_name, settings.dataset, data, others, device, runs, ensemble)
     with closing(RunLogger(folder)) as logger:
         metrics = dict(_measure(evaluation, subject, folder, logger, step).metrics)
         logger.scalars(step, epoch, metrics)
@@ -263,9 +275,11 @@ def _subject(
     data: Splits,
     others: Mapping[str, DatasetConfig],
     device: Hardware,
+    runs: Mapping[str, Model],
+    ensemble: Sequence[Model] = (),
 ) -> Subject:
     sets = {other: on_device(load_images(c, "test"), device) for other, c in others.items()}
-    return Subject(model, name, dataset.label, data, sets, device)
+    return Subject(model, name, dataset.label, data, sets, device, ensemble, runs)
 
 
 def _measure(
@@ -276,7 +290,13 @@ def _measure(
     with subject.hardware.isolated(subject.model, evaluation.config.seed):
         result = evaluation.run(subject)
     print_table(result)
-    report = {"title": result.title, "rows": result.rows, "notes": result.notes, "metrics": result.metrics}
+    report = {
+        "title": result.title,
+        "rows": result.rows,
+        "further": [{"title": table.title, "rows": table.rows} for table in result.further],
+        "notes": result.notes,
+        "metrics": result.metrics,
+    }
     target = folder.folder("evaluation") / f"{name}.json"
     write_atomic(target, (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
     evaluation.draw(result, folder.folder("figures"))
@@ -345,8 +365,10 @@ def _draw(
     total = settings.n if labels is None else len(labels)
     parts = []
     with device.isolated(model, settings.seed), device.autocast():
-        for start in range(0, total, settings.batch_size):
-            n = min(settings.batch_size, total - start)
+        size = min(settings.batch_size, model.max_batch)
+        hidden = not rich.get_console().is_terminal
+        for start in track(range(0, total, size), "sampling", transient=True, disable=hidden):
+            n = min(size, total - start)
             y = None if labels is None else labels[start : start + n].to(device.device)
             parts.append(model.sample(n, y, generator, **options).cpu())
     return torch.cat(parts)

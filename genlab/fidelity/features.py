@@ -81,6 +81,7 @@ def sample_features(
     if model.num_classes is not None:
         y = torch.arange(n, device=model.device) % model.num_classes
     parts = []
+    batch_size = min(batch_size, model.max_batch)
     for start in _tracked(range(0, n, batch_size), label):
         end = min(start + batch_size, n)
         x = model.sample(end - start, None if y is None else y[start:end])

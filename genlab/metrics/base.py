@@ -31,6 +31,19 @@ class Subject:
     data: Splits
     others: Mapping[str, DeviceDataset]
     hardware: Hardware
+    ensemble: Sequence[Model] = ()
+    """Further models of the same kind, in ``eval()``."""
+    runs: Mapping[str, Model] = field(default_factory=dict)
+    """What :meth:`Evaluation.runs` named, trained, in ``eval()``."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Further rows of a :class:`Result`; those that are not ``printed`` are for its JSON file alone."""
+
+    title: str
+    rows: Sequence[Mapping[str, Any]]
+    printed: bool = True
 
 
 @dataclass(frozen=True)
@@ -38,7 +51,7 @@ class Result:
     """A table for people, numbers for machines, values for histograms.
 
     ``metrics`` go to ``summary.json``, TensorBoard and sweeps by their names; ``scores`` are distributions
-    by the name of the set.
+    by the name of the set; ``further`` are tables beside the main one.
     """
 
     title: str
@@ -47,10 +60,14 @@ class Result:
     metrics: Mapping[str, float]
     scores: Mapping[str, Tensor] = field(default_factory=dict)
     score_name: str = ""
+    further: Sequence[Table] = ()
 
 
 class Evaluation:
     """Something that ``genlab eval`` measures; built as ``cls(config)``."""
+
+    takes_ensemble: bool = False
+    """Whether it makes anything of further runs, ``genlab eval run=[a,b,c]``."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -58,6 +75,10 @@ class Evaluation:
     def datasets(self) -> Sequence[str]:
         """Names of the sets needed beside the model's own; they are fetched before any work."""
         return []
+
+    def runs(self) -> Mapping[str, str]:
+        """Folders of further runs that it needs, by the setting that names them; loaded before any work."""
+        return {}
 
     @property
     def resize(self) -> bool:
@@ -87,8 +108,14 @@ def require_splits(splits: Sequence[str], dataset: DatasetConfig) -> None:
         raise ConfigError("evaluation: val is asked for, and dataset.num_val=0 holds nothing out for it")
 
 
-def batches(data: DeviceDataset, batch_size: int, limit: int | None, label: str) -> Iterator[Batch]:
-    """The first ``limit`` images in order, with a bar of that ``label`` on a terminal."""
+def batches(
+    model: Model, data: DeviceDataset, batch_size: int, limit: int | None, label: str
+) -> Iterator[Batch]:
+    """The first ``limit`` images in order, with a bar of that ``label`` on a terminal.
+
+    A batch is never larger than ``model`` takes at once.
+    """
+    batch_size = min(batch_size, model.max_batch)
     total = math.ceil(min(len(data), limit or len(data)) / batch_size)
     hidden = not rich.get_console().is_terminal
     yield from track(data.in_order(batch_size, limit), label, total, transient=True, disable=hidden)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -23,7 +23,7 @@ from genlab.metrics.base import (
 )
 from genlab.models.base import Model
 from genlab.registry import EVALUATIONS
-from genlab.types import BoundTerms, HasBound, HasLikelihood
+from genlab.types import Batch, BoundTerms, HasBound, HasLikelihood
 
 
 @config
@@ -70,7 +70,7 @@ class LikelihoodEvaluation(Evaluation):
                 metrics |= _bound_metrics(f"likelihood/{split}", terms)
                 scores[split] = -terms[f"IWAE-{max(self.config.importance_samples)}"]
             else:
-                scores[split] = log_probs(subject, data, self.config.batch_size, self.config.max_images)
+                scores[split] = self._log_probs(subject, data)
                 rows.append({"set": name, **summarise(scores[split], subject.model)})
             mean = scores[split].mean()
             metrics[f"likelihood/{split}/log_prob"] = mean.item()
@@ -87,12 +87,24 @@ class LikelihoodEvaluation(Evaluation):
         """The terms of every bound, float64 ``(N,)`` each."""
         assert isinstance(subject.model, HasBound)
         parts = []
-        for batch in batches(data, self.config.batch_size, self.config.max_images, "bounds"):
+        for batch in self._batches(subject, data, "bounds"):
             with subject.hardware.autocast():
                 observed = subject.model.observe(batch.x)
                 terms = subject.model.bound_terms(observed, max(self.config.importance_samples))
             parts.append(bounds(terms, self.config.importance_samples))
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _log_probs(self, subject: Subject, data: DeviceDataset) -> Tensor:
+        """Nats per image, float64 ``(N,)`` on the CPU."""
+        assert isinstance(subject.model, HasLikelihood)
+        scores = []
+        for batch in self._batches(subject, data, "log p(x)"):
+            with subject.hardware.autocast():
+                scores.append(subject.model.log_prob(batch.x, batch.y).double().cpu())
+        return torch.cat(scores)
+
+    def _batches(self, subject: Subject, data: DeviceDataset, label: str) -> Iterator[Batch]:
+        return batches(subject.model, data, self.config.batch_size, self.config.max_images, label)
 
 
 def bounds(terms: BoundTerms, sizes: tuple[int, ...]) -> dict[str, Tensor]:
@@ -123,16 +135,6 @@ def _bound_metrics(prefix: str, terms: Mapping[str, Tensor]) -> dict[str, float]
     return {names[name]: values.mean().item() for name, values in terms.items()} | {
         f"{names[name]}_se": standard_error(values) for name, values in terms.items()
     }
-
-
-def log_probs(subject: Subject, data: DeviceDataset, batch_size: int, limit: int | None) -> Tensor:
-    """Nats per image of the first ``limit`` images, float64 ``(N,)`` on the CPU."""
-    assert isinstance(subject.model, HasLikelihood)
-    scores = []
-    for batch in batches(data, batch_size, limit, "log p(x)"):
-        with subject.hardware.autocast():
-            scores.append(subject.model.log_prob(batch.x, batch.y).double().cpu())
-    return torch.cat(scores)
 
 
 def standard_error(values: Tensor) -> float:

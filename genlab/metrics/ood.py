@@ -1,57 +1,86 @@
-"""Out-of-distribution detection: which set does the model find more likely?"""
+"""Out-of-distribution detection: which score tells which set from the model's own images?"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge
+from pydantic import Field
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    binary_auroc,
-    binary_average_precision,
-    binary_specificity_at_sensitivity,
-)
 
-from genlab.config import Count, Seed, config
+from genlab.config import Count, Seed, config, parse
 from genlab.data import DatasetConfig
-from genlab.metrics.base import Evaluation, Result, Subject, require_likelihood
-from genlab.metrics.likelihood import log_probs, protocol, summarise
+from genlab.data.device import DeviceDataset
+from genlab.errors import ConfigError, did_you_mean
+from genlab.metrics.base import Evaluation, Result, Subject, Table
+from genlab.metrics.likelihood import protocol, standard_error, summarise
 from genlab.models.base import Model
-from genlab.registry import EVALUATIONS
+from genlab.ood.base import Score, View, density_of
+from genlab.ood.detection import auroc_interval, detection
+from genlab.registry import EVALUATIONS, SCORES
+from genlab.report.figures import histograms
+from genlab.report.ood import draw_extremes, draw_roc
+from genlab.types import HasLikelihood
+
+Scores = Mapping[str, Tensor]
+"""Of each set, by its name."""
 
 
 @config
 class OODConfig:
-    """Settings of :class:`OODEvaluation`; ``max_images`` bounds each set (``null``: all of it)."""
+    """Settings of :class:`OODEvaluation`.
+
+    ``max_images`` bounds each set, ``slow_images`` each set of the scores that take long (``null``: all of it).
+    ``options`` are those of each score, by its name.
+    """
 
     name: Literal["ood"] = "ood"
-    datasets: tuple[str, ...] = ("mnist", "kmnist", "noise")
+    datasets: Annotated[tuple[str, ...], Field(min_length=1)] = ("fashion_mnist", "mnist", "kmnist", "noise")
+    scores: Literal["auto", "all"] | Annotated[tuple[str, ...], Field(min_length=1)] = "auto"
+    background: str | None = None
     max_images: Count | None = 10_000
+    slow_images: Count | None = 500
     batch_size: Count = 500
     resize: bool = False
+    resamples: Annotated[int, Ge(2)] = 500
+    extremes: Count = 10
     seed: Seed = 0
+    options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        """At least one set."""
-        if not self.datasets:
-            raise ValueError("datasets: name at least one set, evaluation.datasets=[mnist] for instance")
+
+@dataclass(frozen=True)
+class OODResult(Result):
+    """All scores ``by_score`` and set, and the ``extremes`` of each set: its most and least likely images.
+
+    ``extremes`` are uint8 ``(2, K, C, H, W)``, by the first score.
+    """
+
+    by_score: Mapping[str, Scores] = field(default_factory=dict)
+    extremes: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @EVALUATIONS.register("ood")
 class OODEvaluation(Evaluation):
-    """log p(x) as a detector: AUROC, AUPR and FPR at 95 % TPR of each set against the test images.
+    """Every score against every set: AUROC with its bootstrap interval; AUPR and FPR at 95 % TPR beside it.
 
-    References:
-        Nalisnick et al. 2019, "Do deep generative models know what they don't know?"; the measures as in
-        Hendrycks & Gimpel 2017, "A baseline for detecting misclassified and out-of-distribution examples".
+    The model's own test images are the positives. Each score's class names its source.
     """
 
     Config = OODConfig
     config: OODConfig
+    takes_ensemble = True
 
     def datasets(self) -> tuple[str, ...]:
         """The sets to tell apart from the model's own."""
         return self.config.datasets
+
+    def runs(self) -> Mapping[str, str]:
+        """The background model's."""
+        return {} if self.config.background is None else {"evaluation.background": self.config.background}
 
     @property
     def resize(self) -> bool:
@@ -59,52 +88,161 @@ class OODEvaluation(Evaluation):
         return self.config.resize
 
     def check(self, model: type[Model], dataset: DatasetConfig) -> None:
-        """The model must have a likelihood."""
-        require_likelihood("ood", model)
+        """There must be something to score by, and every score that is named must be possible."""
+        for name in self.config.options:
+            if name not in SCORES.names():
+                where = "unknown key 'evaluation.options."
+                raise ConfigError(f"{where}{name}'{did_you_mean(name, SCORES.names())}")
+        scores = {name: self._build(name) for name in self._candidates()}
+        obstacles = {name: score.obstacle(model, dataset) for name, score in scores.items()}
+        for name, obstacle in obstacles.items():
+            if obstacle and self._named:
+                raise ConfigError(f"evaluation.scores: '{name}' {obstacle}")
+        if all(obstacles.values()):
+            raise ConfigError(f"evaluation=ood: there is nothing to score images by under {model.__name__}")
+        self._possible = {name: score for name, score in scores.items() if not obstacles[name]}
 
-    def run(self, subject: Subject) -> Result:
-        """One row for the training and test images, and one for each set."""
-        own = {split: getattr(subject.data, split) for split in ("train", "test")}
-        sets = {f"{subject.dataset} {split}": data for split, data in own.items()} | dict(subject.others)
-        scores = {
-            name: log_probs(subject, data, self.config.batch_size, self.config.max_images)
-            for name, data in sets.items()
-        }
+    @property
+    def _named(self) -> bool:
+        return not isinstance(self.config.scores, str)
+
+    def _candidates(self) -> Sequence[str]:
+        if not isinstance(self.config.scores, str):
+            return self.config.scores
+        names = sorted(SCORES.names(), key=lambda name: name != "log_likelihood")  # what the others start from
+        return [name for name in names if self.config.scores == "all" or not SCORES[name].slow]
+
+    def _build(self, name: str) -> Score:
+        cls = SCORES[name]
+        score: Score = cls(parse(cls.Config, self.config.options.get(name, {}), f"evaluation.options.{name}"))
+        return score
+
+    def run(self, subject: Subject) -> OODResult:
+        """A row for each score, a column for each set.
+
+        Raises:
+            ConfigError: a score was asked for by name and lacks what it needs, or the runs are not of a kind.
+        """
+        _require_one_kind(subject)
+        own = f"{subject.dataset} test"
+        train = self._view(f"{subject.dataset} train", subject.data.train, subject)
+        sets = {own: subject.data.test, **subject.others}
+        views = {name: self._view(name, data, subject) for name, data in sets.items()}
+        by_score, left_out = self._scores(train, views)
         rows: list[dict[str, Any]] = []
-        metrics: dict[str, float] = {}
-        for name, values in scores.items():
-            summary = summarise(values, subject.model)
-            detected = {}
-            if name in subject.others:
-                detected = detection(scores[f"{subject.dataset} test"], values)
-            rows.append({"set": name, **summary, **detected})
-            metrics |= {f"ood/{name}/{key}": value for key, value in detected.items()}
-            metrics[f"ood/{name}/log_prob"] = summary["log p(x)"]
-        notes = [
-            f"the score is log p(x), higher means more like {subject.dataset}; its test images are the "
-            "positives, so an AUROC below 0.5 says that the model finds the other set more likely",
-            "FPR95: share of the other set that passes when 95 % of the test images do",
-            protocol(subject.model),
+        details: list[dict[str, Any]] = []
+        for score, values in by_score.items():
+            found = list(self._compare(values, own))
+            rows.append({"score": score, **{str(detail["set"]): _cell(detail) for detail in found}})
+            details += [{"score": score, **detail} for detail in found]
+        metrics = {f"ood/{d['score']}/{d['set']}/AUROC": float(d["AUROC"]) for d in details}
+        densities, likelihoods = self._densities({train.name: train, **views}, subject.model)
+        metrics |= {f"ood/{row['set']}/{key}": row[key] for row in likelihoods for key in row if "log p" in key}
+        first, scores = next(iter(by_score.items()))
+        further = [Table("Log-densities", likelihoods)] if likelihoods else []
+        return OODResult(
+            title=f"Out-of-distribution detection by {subject.run_name}: AUROC",
+            rows=rows,
+            notes=[*self._notes(subject), *left_out],
+            metrics=metrics,
+            scores=densities or scores,
+            score_name=f"{train.prefix}log_likelihood, nats per image" if densities else first,
+            further=[*further, Table("Every measure", details, printed=False)],
+            by_score=by_score,
+            extremes={name: self._extremes(views[name], values) for name, values in scores.items()},
+        )
+
+    def _view(self, name: str, data: DeviceDataset, subject: Subject) -> View:
+        return View(
+            name,
+            data,
+            (subject.model, *subject.ensemble),
+            subject.runs.get("evaluation.background"),
+            subject.hardware,
+            seed=self.config.seed,
+            limit=self.config.max_images,
+            slow_limit=self.config.slow_images,
+            batch_size=self.config.batch_size,
+        )
+
+    def _scores(self, train: View, views: Mapping[str, View]) -> tuple[dict[str, Scores], list[str]]:
+        """Every score of every set, and what was left out and why."""
+        missing = {name: score.missing(train) for name, score in self._possible.items()}
+        absent = [f"'{name}' {reason}" for name, reason in missing.items() if reason]
+        if absent and self._named:
+            raise ConfigError(f"evaluation.scores: {absent[0]}")
+        by_score: dict[str, dict[str, Tensor]] = {}
+        for name, score in self._possible.items():
+            if missing[name]:
+                continue
+            score.fit(train)
+            for set_name, view in views.items():
+                for row, values in score(view).items():
+                    by_score.setdefault(row, {})[set_name] = values
+        return dict(by_score), [f"left out: {reason}" for reason in absent]
+
+    def _compare(self, scores: Scores, own: str) -> Iterator[dict[str, float | int | str]]:
+        """The measures of each set but ``own``."""
+        inside = scores[own]
+        for name, outside in scores.items():
+            if name == own:
+                continue
+            generator = torch.Generator().manual_seed(self.config.seed)
+            low, high = auroc_interval(inside, outside, self.config.resamples, generator)
+            images = min(len(inside), len(outside))
+            yield {"set": name, **detection(inside, outside), "low": low, "high": high, "images": images}
+
+    def _densities(self, views: Mapping[str, View], model: Model) -> tuple[Scores, list[dict[str, Any]]]:
+        """Log-densities of each set and their summaries; none of a model that has no density."""
+        if density_of(type(model)) is None:
+            return {}, []
+        densities = {name: view.log_density() for name, view in views.items()}
+        if isinstance(model, HasLikelihood):
+            return densities, [{"set": name, **summarise(v, model)} for name, v in densities.items()]
+        rows = [
+            {"set": name, "images": len(v), "log p(code)": v.mean().item(), "± s.e.": standard_error(v)}
+            for name, v in densities.items()
         ]
-        title = f"Out-of-distribution detection by {subject.run_name}"
-        return Result(title, rows, notes, metrics, scores, "log p(x), nats per image")
+        return densities, rows
+
+    def _extremes(self, view: View, scores: Tensor) -> Tensor:
+        order = scores.argsort(descending=True)
+        count = min(self.config.extremes, len(order))
+        chosen = torch.cat([order[:count], order[-count:]]).to(view.data.images.device)
+        return view.data.batch(chosen).x.cpu().unflatten(0, (2, count))
+
+    def _notes(self, subject: Subject) -> Iterator[str]:
+        yield (
+            f"scores are higher for images more like {subject.dataset}, whose test images are the positives: "
+            "an AUROC below 0.5 says that the score takes the other set for more typical"
+        )
+        yield f"in brackets: 95 % of {self.config.resamples} bootstrap samples of the images"
+        if self.config.slow_images and any(score.slow for score in self._possible.values()):
+            slow = ", ".join(name for name, score in self._possible.items() if score.slow)
+            yield f"of at most {self.config.slow_images:,} images of each set: {slow}"
+        if isinstance(subject.model, HasLikelihood):
+            yield protocol(subject.model)
+        else:
+            yield f"no density of pixels; {subject.model.protocol}"
+
+    def draw(self, result: Result, folder: Path) -> None:
+        """Draw a histogram for each score, the ROC curves, and the most and least likely images."""
+        assert isinstance(result, OODResult)
+        for name, scores in result.by_score.items():
+            histograms(scores, name, result.title.removesuffix(": AUROC"), folder / f"ood_{name}")
+        draw_roc(result.by_score, result.title.removesuffix(": AUROC"), folder / "ood_roc")
+        first = next(iter(result.by_score))
+        draw_extremes(result.extremes, f"Most and least typical by {first}", folder / "ood_extremes")
 
 
-def detection(inside: Tensor, outside: Tensor) -> dict[str, float]:
-    """AUROC, AUPR and FPR at 95 % TPR of scores that should be higher ``inside``, ``(N,)`` and ``(M,)``.
+def _require_one_kind(subject: Subject) -> None:
+    """Densities of pixels and of codes don't compare."""
+    kind = density_of(type(subject.model))
+    for other in (*subject.ensemble, *subject.runs.values()):
+        if density_of(type(other)) != kind:
+            names = f"{type(subject.model).__name__} and {type(other).__name__}"
+            raise ConfigError(f"evaluation=ood: {names} are densities of different things; name runs of one kind")
 
-    >>> detection(torch.tensor([-1e4, -1.1e4]), torch.tensor([-2e4, -3e4]))
-    {'AUROC': 1.0, 'AUPR': 1.0, 'FPR95': 0.0}
-    """
-    scores = torch.cat([inside, outside])
-    # torchmetrics passes scores outside [0, 1] through a sigmoid, which is 0 for any log-likelihood; all
-    # three measures depend on the order alone, so ranks in (0, 1) say the same.
-    distinct, rank = scores.unique(return_inverse=True)
-    ranks = (rank + 1).double() / (len(distinct) + 1)
-    target = torch.cat([torch.ones(len(inside)), torch.zeros(len(outside))]).long()
-    specificity, _ = binary_specificity_at_sensitivity(ranks, target, min_sensitivity=0.95)
-    return {
-        "AUROC": binary_auroc(ranks, target).item(),
-        "AUPR": binary_average_precision(ranks, target).item(),
-        "FPR95": 1 - specificity.item(),
-    }
+
+def _cell(detail: Mapping[str, Any]) -> str:
+    return f"{detail['AUROC']:.3f} [{detail['low']:.3f}, {detail['high']:.3f}]"

@@ -67,7 +67,9 @@ class ReconstructionEvaluation(Evaluation):
         """:func:`compare` for the images of a split in order, on the CPU."""
         assert isinstance(subject.model, Reconstructs)
         parts = []
-        for batch in batches(data, self.config.batch_size, self.config.max_images, "reconstruction"):
+        for batch in batches(
+            subject.model, data, self.config.batch_size, self.config.max_images, "reconstruction"
+        ):
             with subject.hardware.autocast():
                 reconstructed = subject.model.reconstruct(batch.x)
             parts.append([values.cpu() for values in compare(batch.x, reconstructed)])

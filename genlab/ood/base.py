@@ -63,12 +63,14 @@ class View:
 
     def log_density(self, member: int = 0) -> Tensor:
         """Nats per image of one of the models, float64 ``(N,)`` on the CPU: of pixels, or else of codes."""
-        return self.measure(f"log density of {member}", _log_density(self.models[member]), self.models[member])
+        return self.measure(
+            f"log density of {member}", log_density_of(self.models[member]), self.models[member]
+        )
 
     def background_log_density(self) -> Tensor:
         """The same of the background model."""
         assert self.background is not None
-        return self.measure("background", _log_density(self.background), self.background)
+        return self.measure("background", log_density_of(self.background), self.background)
 
     def measure(
         self,
@@ -93,17 +95,19 @@ class View:
         """
         if key not in self._measured:
             limit = self.slow_limit if slow else self.limit
-            size = min(batch_size or self.batch_size, self.model.max_batch)
-            with self.hardware.isolated(model or self.model, self.seed):
+            model, size = model or self.model, batch_size or self.batch_size
+            with self.hardware.isolated(model, self.seed):
                 parts = []
-                for batch in batches(self.data, size, limit, f"{key}, {self.name}"):
+                for batch in batches(model, self.data, size, limit, f"{key}, {self.name}"):
                     with self.hardware.autocast():
                         parts.append(function(batch).double().cpu())
             self._measured[key] = torch.cat(parts)
         return self._measured[key]
 
 
-def _log_density(model: Model) -> Callable[[Batch], Tensor]:
+def log_density_of(model: Model) -> Callable[[Batch], Tensor]:
+    """Nats per image ``(B,)`` under ``model``: of pixels, or else of codes."""
+
     def density(batch: Batch) -> Tensor:
         if isinstance(model, HasLikelihood):
             return model.log_prob(batch.x, batch.y)

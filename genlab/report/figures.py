@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,26 +76,38 @@ def as_image(figure: Figure) -> Tensor:
 
 
 def histograms(scores: Mapping[str, Tensor], label: str, title: str, path: Path) -> None:
-    """Distributions of ``scores`` by set, over the range that holds nearly all of them."""
-    every = torch.cat([values[values.isfinite()] for values in scores.values()])
-    low, high = np.quantile(every.numpy(), 0.002), every.max().item()
-    bins = int(np.clip(len(every) ** 0.5, 10, 100))
+    """Distributions of ``scores`` by set; the first set decides how far the axis goes.
+
+    What lies beyond its ends is counted in the last bins.
+    """
+    finite = {name: values[values.isfinite()].numpy() for name, values in scores.items()}
+    low, high = _range([values for values in finite.values() if len(values)])
+    bins = int(np.clip(sum(map(len, finite.values())) ** 0.5, 10, 100))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7, 4))
         axes = figure.subplots()
-        for name, values in scores.items():
+        for name, values in finite.items():
+            beyond = len(values) and ((values < low) | (values > high)).mean() > 0.5
             axes.hist(
-                values.numpy(),
+                values.clip(low, high),
                 bins=bins,
                 range=(low, high),
                 density=True,
                 histtype="stepfilled",
                 alpha=0.45,
-                label=name,
+                label=f"{name} (beyond the axis)" if beyond else name,
             )
         axes.set(xlabel=label, ylabel="density", title=title)
         axes.legend(frameon=False)
         save(figure, path)
+
+
+def _range(sets: Sequence[np.ndarray]) -> tuple[float, float]:
+    """From the first to the last percentile of all sets, but no farther from the first set's than twice the
+    width of that: sets that are far away would leave it a line."""
+    lows, highs = zip(*(np.quantile(values, (0.005, 0.995)) for values in sets), strict=True)
+    room = 2 * (highs[0] - lows[0]) or 1.0
+    return max(min(lows), lows[0] - room), min(max(highs), highs[0] + room)
 
 
 def loss_curves(folder: RunFolder) -> None:

@@ -17,16 +17,23 @@ _TIGHT: Any = {"pad_edge": False, "show_edge": False, "collapse_padding": True}
 
 
 def print_table(result: Result) -> None:
-    """Print the rows of ``result`` under its title, and its notes."""
-    print_rows(result.title, result.rows, result.notes)
+    """Print the rows of ``result`` under its title, its further tables, and its notes."""
+    print_rows(result.title, result.rows)
+    for table in result.further:
+        if table.printed:
+            print_rows(table.title, table.rows)
+    _print_notes(result.notes)
 
 
-def print_rows(title: str, rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> None:
+def print_rows(title: str, rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -> None:
     """Print ``rows`` (values by column) under ``title``, and ``notes`` below them."""
-    console = _console()
-    console.print(_table(title, rows))
+    _console().print(_table(title, rows, wrap=not fits(rows)))
+    _print_notes(notes)
+
+
+def _print_notes(notes: Sequence[str]) -> None:
     for note in notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        _console().print(note, markup=False, highlight=False, soft_wrap=True)
 
 
 def fits(rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -36,11 +43,11 @@ def fits(rows: Sequence[Mapping[str, Any]]) -> bool:
     return console.measure(_table("", rows), options=unbounded).maximum <= console.width
 
 
-def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+def _table(title: str, rows: Sequence[Mapping[str, Any]], wrap: bool = False) -> Table:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, **_TIGHT)
     for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left", no_wrap=True)
+        table.add_column(column, justify="right" if i else "left", no_wrap=not wrap)
     for row in rows:
         table.add_row(*(cell(row.get(column)) for column in columns))
     return table

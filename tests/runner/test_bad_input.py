@@ -74,7 +74,10 @@ def _write(path, shape, dtype="uint8"):
             ["train", *TINY, "evaluation=ood", "evaluation.datasets=[nois]"],
             "unknown dataset 'nois'; did you mean",
         ),
-        (["train", *TINY, "evaluation=ood", "evaluation.datasets=[]"], "name at least one set"),
+        (
+            ["train", *TINY, "evaluation=ood", "evaluation.datasets=[]"],
+            "evaluation.datasets=[]: tuple should have at least 1 item",
+        ),
         (
             ["train", *TINY, "evaluation=ood", "evaluation.datasets=[noise,cifar10]"],
             "dataset cifar10 has 32x32 RGB images and the model takes 8x8 grey; evaluation.resize=true",

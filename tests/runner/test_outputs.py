@@ -161,18 +161,6 @@ def test_eval_takes_overrides(run):
     assert [(row["set"], row["images"]) for row in _report(run, "likelihood")["rows"]] == [("noise val", 10)]
 
 
-def test_eval_ood_tells_sets_from_the_models_own(run):
-    outcome = genlab("eval", f"run={run}", "evaluation=ood", "evaluation.datasets=[noise,constant]")
-    assert (outcome.code, outcome.err) == (0, "")
-    report = _report(run, "ood")
-    sets = [row["set"] for row in report["rows"]]
-    assert sets == ["noise train", "noise test", "noise", "constant"]
-    # The noise of another shape is the same set drawn anew: no better than chance.
-    assert report["metrics"]["ood/noise/AUROC"] == pytest.approx(0.5, abs=0.1)
-    assert {"ood/constant/AUROC", "ood/constant/AUPR", "ood/constant/FPR95"} <= report["metrics"].keys()
-    assert (run / "figures" / "ood.png").stat().st_size > 5000
-
-
 def test_eval_of_the_last_weights(run):
     (run / "checkpoints" / "best.pt").write_bytes(b"broken")
     assert genlab("eval", f"run={run}", "weights=last").code == 0
