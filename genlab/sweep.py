@@ -206,3 +206,9 @@ def swept_keys(jobs: Sequence[Job]) -> list[str]:
 def metric_names(jobs: Sequence[Job]) -> list[str]:
     """Every metric that any of ``jobs`` has, in the order of their first appearance."""
     return list(dict.fromkeys(name for job in jobs for name in job.metrics))
+
+
+def whole_metrics(jobs: Sequence[Job]) -> list[str]:
+    """Those that stand for themselves: no standard errors, no parts (``mig/shape`` beside ``mig``)."""
+    names = metric_names(jobs)
+    return [name for name in names if name.rpartition("/")[0] not in names and not name.endswith("_se")]

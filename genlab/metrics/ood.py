@@ -241,7 +241,7 @@ def _require_one_kind(subject: Subject) -> None:
     for other in (*subject.ensemble, *subject.runs.values()):
         if density_of(type(other)) != kind:
             names = f"{type(subject.model).__name__} and {type(other).__name__}"
-            raise ConfigError(f"evaluation=ood: {names} are densities of different things; name runs of one kind")
+            raise ConfigError(f"evaluation=ood: {names} have densities of different things; name others")
 
 
 def _cell(detail: Mapping[str, Any]) -> str:

@@ -37,7 +37,7 @@ _SHARED = ("loss", "grad_norm", "d")
 _LABELS = {"d": "D", "d_real": "D(x)", "d_fake": "D(G(z))", "fid": "FID"}
 
 _Curve = list[tuple[int, float]]
-_Terms = dict[str, dict[str, _Curve]]
+Terms = dict[str, dict[str, _Curve]]
 
 
 def grid(images: Tensor, columns: int | None = None, side: int = 112) -> Tensor:
@@ -115,7 +115,7 @@ def loss_curves(folder: RunFolder) -> None:
 
     Terms that belong together share a panel; FID and what is measured with it has one for each measure.
     """
-    panels = _panels(folder)
+    panels = read_curves(folder)
     if not panels:
         return
     with mpl.rc_context(STYLE):
@@ -136,9 +136,9 @@ def loss_curves(folder: RunFolder) -> None:
         save(figure, folder.folder("figures") / "loss_curves")
 
 
-def _panels(folder: RunFolder) -> dict[str, _Terms]:
-    """The curves of ``metrics.csv`` by panel, term and split."""
-    panels: dict[str, _Terms] = {}
+def read_curves(folder: RunFolder) -> dict[str, Terms]:
+    """The curves of ``metrics.csv`` by panel, term and split: points of step and value."""
+    panels: dict[str, Terms] = {}
     with folder.metrics.open(newline="") as file:
         for row in csv.DictReader(file):
             split, _, term = row["name"].partition("/")
@@ -157,14 +157,14 @@ def _panel(term: str) -> str:
     return next((prefix for prefix in _SHARED if term.startswith(f"{prefix}_")), term)
 
 
-def _draw_term(axes: Axes, terms: _Terms) -> None:
+def _draw_term(axes: Axes, terms: Terms) -> None:
     """One term, a colour for each split."""
     (splits,) = terms.values()
     for split, points in splits.items():
         axes.plot(*zip(*points, strict=True), label=split, marker=_marker(points))
 
 
-def _draw_terms(axes: Axes, terms: _Terms) -> None:
+def _draw_terms(axes: Axes, terms: Terms) -> None:
     """Several terms, a colour for each, with their validation dashed."""
     for index, (term, splits) in enumerate(terms.items()):
         label, color = _LABELS.get(term, term.removeprefix(f"{_panel(term)}_")), f"C{index}"

@@ -9,26 +9,37 @@ from pathlib import Path
 from typing import Any
 
 from genlab.files import write_atomic
+from genlab.report.sweep_curves import draw_curves
 from genlab.report.sweep_figure import draw_sweep
 from genlab.report.table import cell, fits, print_rows
-from genlab.sweep import FAILED, OK, UNFINISHED, Job, metric_names, swept_keys
+from genlab.sweep import FAILED, OK, UNFINISHED, Job, metric_names, swept_keys, whole_metrics
+
+_MANY = 12
+"""Metrics: of more, each has a row of its own."""
 
 
 def write_report(folder: Path, jobs: Sequence[Job]) -> None:
-    """Write ``sweep.csv``, ``sweep.md`` and, if there is something to draw, ``sweep.png`` and ``sweep.svg``."""
+    """Write ``sweep.csv``, ``sweep.md`` and, if there is something to draw, its figures as PNG and SVG."""
     write_atomic(folder / "sweep.csv", _csv(jobs).encode())
-    drawn = draw_sweep(jobs, folder / "sweep")
+    figures = {
+        "![Every metric against the swept values](sweep.png)": draw_sweep(jobs, folder / "sweep"),
+        "![Loss curves](sweep_curves.png)": draw_curves(folder, jobs, folder / "sweep_curves"),
+    }
+    drawn = [figure for figure, there in figures.items() if there]
     write_atomic(folder / "sweep.md", _markdown(jobs, drawn).encode())
 
 
 def print_report(folder: Path, jobs: Sequence[Job]) -> None:
     """Print the table with as many of the main metrics as fit, why jobs failed, and where the rest is."""
     shown = main_metrics(jobs)
-    while len(shown) > 1 and not fits(_broken(_rows(jobs, shown))):
-        shown = shown[:-1]
+    if len(shown) > _MANY:
+        rows = _turned(_rows(jobs, shown))
+    else:
+        while not fits(rows := _broken(_rows(jobs, shown))) and len(shown) > 1:
+            shown = shown[:-1]
     hidden = len(metric_names(jobs)) - len(shown)
     more = f" (with {hidden} more metrics)" if hidden else ""
-    print_rows(_title(jobs), _broken(_rows(jobs, shown)), [*_notes(jobs), f"{folder / 'sweep.csv'}{more}"])
+    print_rows(_title(jobs), rows, [*_notes(jobs), f"{folder / 'sweep.csv'}{more}"])
 
 
 def main_metrics(jobs: Sequence[Job]) -> list[str]:
@@ -37,8 +48,7 @@ def main_metrics(jobs: Sequence[Job]) -> list[str]:
     Standard errors and the parts of a metric (``mig/shape`` beside ``mig``) are left to ``sweep.csv``.
     """
     names = metric_names(jobs)
-    whole = [n for n in names if n.rpartition("/")[0] not in names and not n.endswith("_se")]
-    measured = [name for name in whole if not name.startswith("val/")]
+    measured = [name for name in whole_metrics(jobs) if not name.startswith("val/")]
     return [*measured, *(name for name in names if name == "val/loss")] if measured else names
 
 
@@ -58,6 +68,12 @@ def _rows(jobs: Sequence[Job], metrics: Sequence[str]) -> list[dict[str, Any]]:
         }
         for job in jobs
     ]
+
+
+def _turned(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A column for each job and a row for each name."""
+    names = [name for name in rows[0] if name != "job"]
+    return [{"job": name, **{str(row["job"]): row[name] for row in rows}} for name in names]
 
 
 def _broken(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -89,19 +105,21 @@ def _csv(jobs: Sequence[Job]) -> str:
     return text.getvalue()
 
 
-def _markdown(jobs: Sequence[Job], drawn: bool) -> str:
-    rows = _rows(jobs, main_metrics(jobs))
+def _markdown(jobs: Sequence[Job], figures: Sequence[str]) -> str:
+    metrics = main_metrics(jobs)
+    rows = _turned(_rows(jobs, metrics)) if len(metrics) > _MANY else _rows(jobs, metrics)
     columns = list(rows[0])
     lines = [[cell(row[column]).replace("|", "\\|") for column in columns] for row in rows]
     widths = [max(map(len, entries)) for entries in zip(columns, *lines, strict=True)]
     rule = [f"{'-' * (width - 1)}:" for width in map(max, widths, [3] * len(widths))]
     table = "\n".join(_line(line, widths) for line in (columns, rule, *lines))
     notes = "\n".join(f"- {note}" for note in _notes(jobs))
-    figure = "![Every metric against the swept values](sweep.png)" if drawn else ""
     everything = (
         f"Every metric is in [sweep.csv](sweep.csv); {sum(job.status == OK for job in jobs)} jobs are done."
     )
-    return "\n\n".join(part for part in (f"# {_title(jobs)}", table, notes, everything, figure) if part) + "\n"
+    return (
+        "\n\n".join(part for part in (f"# {_title(jobs)}", table, notes, everything, *figures) if part) + "\n"
+    )
 
 
 def _line(entries: Sequence[str], widths: Sequence[int]) -> str:

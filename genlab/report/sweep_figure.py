@@ -1,4 +1,4 @@
-"""The figure of a sweep: every metric against the swept values, one panel each."""
+"""The figure of a sweep: every whole metric against the swept values, one panel each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import NullLocator
 
 from genlab.report.figures import STYLE, save
-from genlab.sweep import OK, Job, metric_names, swept_keys
+from genlab.sweep import OK, Job, swept_keys, whole_metrics
 
 _SEED = "seed"
 _UNITS = {
@@ -59,7 +59,7 @@ def draw_sweep(jobs: Sequence[Job], path: Path) -> bool:
     keys = swept_keys(jobs)
     metrics = [
         name
-        for name in metric_names(done)
+        for name in whole_metrics(done)
         if any(math.isfinite(job.metrics.get(name, math.nan)) for job in done)
     ]
     if not keys or not metrics:

@@ -15,10 +15,11 @@ from rich.console import Console
 
 from genlab.report import sweep_figure, table
 from genlab.report.sweep import main_metrics, print_report, write_report
+from genlab.report.sweep_curves import draw_curves
 from genlab.sweep import Job, collect
 
 SABOTAGE = [*QUIET, "plugins=[saboteur]", "model.name=saboteur"]
-FILES = {"sweep.csv", "sweep.md", "sweep.png", "sweep.svg"}
+FILES = {"sweep.csv", "sweep.md", "sweep.png", "sweep.svg", "sweep_curves.png", "sweep_curves.svg"}
 
 
 def _sweep(outputs):
@@ -93,6 +94,18 @@ def test_the_report_is_files_for_people_too(swept):
     assert "likelihood/test/bits_per_dim" in rows[0]
     assert rows[4].split()[-2] == "failed"
     assert "![" in lines[-1]
+
+
+def test_every_job_that_is_done_has_a_loss_curve_with_its_validation(swept, monkeypatch):
+    _, folder, _ = swept
+    figures = []
+    monkeypatch.setattr("genlab.report.sweep_curves.save", lambda figure, path: figures.append(figure))
+    assert draw_curves(folder, collect(folder), folder / "curves")
+    (panel,) = figures[0].axes
+    assert panel.get_title() == "loss"
+    labels = [line.get_label() for line in panel.lines if not line.get_label().startswith("_")]
+    assert labels == [f"num_flows={n}, seed={seed}" for n in (4, 5) for seed in (0, 1)]
+    assert [len(line.get_xdata()) for line in panel.lines] == [8, 2] * 4  # eight steps, two epochs
 
 
 # ------------------------------------------------------------------ other sweeps
@@ -353,6 +366,18 @@ def test_a_narrow_terminal_shows_the_metrics_that_fit(here, monkeypatch):
     printed = console.file.getvalue()
     assert "…" not in printed
     assert "(with 6 more metrics)" in printed
+
+
+def test_of_many_metrics_each_has_a_row(here, monkeypatch):
+    console = Console(width=80, file=io.StringIO())
+    monkeypatch.setattr(table, "_console", lambda: console)
+    jobs = [_job(i, {"model.beta": str(i)}, {f"auroc/{k}": k / 7 for k in range(20)}) for i in range(3)]
+    print_report(here, jobs)
+    write_report(here, jobs)
+    for text in (console.file.getvalue(), (here / "sweep.md").read_text()):
+        for k in range(20):
+            (row,) = [line for line in text.splitlines() if f"auroc/{k} " in line]
+            assert row.count(f"{k / 7:.3f}") == 3
 
 
 def test_awkward_text_survives_csv_and_markdown(here):
