@@ -74,7 +74,7 @@ class Stage:
     groups: Mapping[str, list[Parameter]]
 
 
-LikelihoodKind = Literal["exact", "unbiased", "bound"]
+LikelihoodKind = Literal["exact", "unbiased", "biased", "bound"]
 
 
 @runtime_checkable

@@ -153,6 +153,11 @@ def summarise(scores: Tensor, model: Model) -> dict[str, float]:
 def protocol(model: Model) -> str:
     """What ``log_prob`` of ``model`` is, in words."""
     assert isinstance(model, HasLikelihood)
-    kinds = {"exact": "exact", "unbiased": "unbiased estimate", "bound": "lower bound"}
+    kinds = {
+        "exact": "exact",
+        "unbiased": "unbiased estimate",
+        "biased": "biased estimate",
+        "bound": "lower bound",
+    }
     scale = "of 256 levels" if model.levels == LEVELS else "of binarised pixels, which have no bits/dim"
     return f"log p(x) in nats per image {scale}: {kinds[model.likelihood]}; {model.protocol}"
