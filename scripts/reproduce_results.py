@@ -23,8 +23,8 @@ PLAYERS = {"samples_over_epochs.png": "epochs", "loss_curves.png": "losses"}
 BF16 = "hardware.precision=bf16"
 
 STUDIES: dict[str, tuple[list[str], dict[str, str]]] = {
-    "realnvp_fashion": (["evaluation.datasets=[mnist,kmnist,mnist_10k,noise,constant]"], FLOW),
-    "realnvp_mnist": (["evaluation.datasets=[fashion_mnist,kmnist,noise,constant]"], FLOW),
+    "realnvp_fashion_ood": (["evaluation.datasets=[mnist,kmnist,mnist_10k,noise,constant]"], FLOW),
+    "realnvp_mnist_ood": (["evaluation.datasets=[fashion_mnist,kmnist,noise,constant]"], FLOW),
     "vae_iwae_mnist": ([], CODES | {"traversals.png": "traversals", "kl_per_dim.png": "kl"}),
     "vae_mnist": ([BF16], CODES),
     "vampprior_mnist": ([BF16, "trainer.epochs=60"], CODES),

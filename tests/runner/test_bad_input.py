@@ -36,7 +36,7 @@ def _write(path, shape, dtype="uint8"):
         (["trian"], "unknown verb 'trian'; did you mean 'train'?"),
         (["train", "model=relnvp"], "unknown model 'relnvp'; did you mean 'realnvp'?"),
         (["train", "dataset=fashion_mnst"], "unknown dataset 'fashion_mnst'; did you mean 'fashion_mnist'?"),
-        (["train", "experiment=realnvp_fashio"], "did you mean 'realnvp_fashion'?"),
+        (["train", "experiment=realnvp_fashion_od"], "did you mean 'realnvp_fashion_ood'?"),
         (["train", "trainer/schedule=cosin"], "unknown trainer/schedule 'cosin'; did you mean"),
         (["train", "trainr=default"], "unknown key 'trainr'; did you mean 'trainer'?"),
         (["train", "trainer.epoch=3"], "unknown key 'trainer.epoch'; did you mean 'epochs'?"),

@@ -14,6 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import (
     EventAccumulator,
 )
 
+from genlab.models.flow import Flow
+
 TERMS = ["loss", "log_prior", "log_det", "bits_per_dim"]
 
 
@@ -199,6 +201,18 @@ def test_another_seed_gives_other_samples(finished):
 
 def test_the_size_of_batches_does_not_change_the_samples(finished):
     assert np.array_equal(_sample(finished, "a"), _sample(finished, "b", "batch_size=4"))
+
+
+def test_no_batch_is_larger_than_memory_allows(finished, monkeypatch):
+    """Whatever was asked for: of 8x8 pixels, two images are 128 numbers."""
+    sizes = []
+    decode = Flow.decode
+    with monkeypatch.context() as patch:
+        patch.setattr("genlab.models.base._MAX_NUMBERS", 128)
+        patch.setattr(Flow, "decode", lambda model, z: sizes.append(len(z)) or decode(model, z))
+        images = _sample(finished, "a", "batch_size=1000")
+    assert sizes == [2, 2, 2]
+    assert np.array_equal(images, _sample(finished, "b"))
 
 
 def test_a_low_temperature_stays_near_the_mode(finished):
