@@ -43,7 +43,7 @@ class OODConfig:
     scores: Literal["auto", "all"] | Annotated[tuple[str, ...], Field(min_length=1)] = "auto"
     background: str | None = None
     max_images: Count | None = 10_000
-    slow_images: Count | None = 500
+    slow_images: Count | None = 200
     batch_size: Count = 500
     resize: bool = False
     resamples: Annotated[int, Ge(2)] = 500

@@ -29,7 +29,7 @@ class View:
         background: a model of the same kind, trained on perturbed images; ``None`` where there is none.
         hardware: where the models are.
         seed: of the noise in each measurement: the same for every model, set and score.
-        limit: images at most; ``slow_limit`` those of measurements that take long.
+        limit: images at most; ``slow_limit`` those of measurements that take long, where that is fewer.
         batch_size: images at once, ``slow_limit`` or not.
     """
 
@@ -48,7 +48,8 @@ class View:
     ) -> None:
         self.name, self.data, self.models, self.background = name, data, models, background
         self.hardware, self.seed, self.batch_size = hardware, seed, batch_size
-        self.limit, self.slow_limit = limit, slow_limit
+        self.limit = limit
+        self.slow_limit = min((n for n in (limit, slow_limit) if n is not None), default=None)
         self._measured: dict[Any, Tensor] = {}
 
     @property

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from genlab.assemble import build_callbacks, build_evaluation, model_builder
 from genlab.config import conf_dir, option_files, parse
 from genlab.data import DatasetConfig
-from genlab.registry import CALLBACKS, EVALUATIONS, MODELS
+from genlab.registry import CALLBACKS, EVALUATIONS, MODELS, SCORES
 from genlab.verbs import TrainConfig
 
 GROUPS = ["model", "model/net", "dataset", "trainer", "trainer/schedule", "hardware", "callbacks", "evaluation"]
@@ -53,6 +53,16 @@ def test_every_key_of_the_configuration_is_written_in_yaml():
         f"{where}.{key}" for where, (cls, v) in parts.items() for key in cls.__pydantic_fields__.keys() - v
     }
     assert missing == set()
+
+
+def test_every_option_of_every_score_is_written_in_yaml():
+    written = _compose("evaluation=ood")["evaluation"]["options"]
+    fields = {name: SCORES[name].Config.__pydantic_fields__ for name in SCORES.names()}
+    assert {name: list(values) for name, values in written.items()} == {
+        name: list(options) for name, options in fields.items() if options
+    }
+    for name, options in written.items():
+        assert parse(SCORES[name].Config, options) == SCORES[name].Config()  # and the defaults agree
 
 
 @pytest.mark.parametrize("name", MODELS.names())
