@@ -92,7 +92,7 @@ def to_mutated(images: Pixels, rate: float) -> Tensor:
     One number is drawn for each pixel, in their order: the first images come out the same however many follow.
 
     References:
-        Ren et al. 2019, "Likelihood ratios for out-of-distribution detection", section 3.1: what background
+        Ren et al. 2019, "Likelihood ratios for out-of-distribution detection": what background
         models are trained on.
     """
     random = np.random.RandomState(len(SPLITS))  # other draws than those of to_static

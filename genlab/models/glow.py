@@ -41,7 +41,8 @@ class Glow(Flow):
         ConfigError: the images can't be halved for so many scales.
 
     References:
-        Kingma & Dhariwal 2018, "Glow", section 3 and figure 2.
+        Kingma & Dhariwal 2018, "Glow: generative flow with invertible 1x1 convolutions", section 3 and
+        figure 2.
     """
 
     Config = GlowConfig

@@ -43,7 +43,7 @@ class LatentRealNVP(UnconditionalModel):
 
     References:
         Dinh et al. 2017, "Density estimation using Real NVP"; on codes of a deterministic autoencoder
-        Böhm & Seljak 2022, "Probabilistic auto-encoder".
+        Böhm & Seljak 2022, "Probabilistic autoencoder".
     """
 
     Config = LatentRealNVPConfig

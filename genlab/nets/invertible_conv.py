@@ -18,7 +18,7 @@ class InvertibleConv1x1(Bijection):
     ``log |det dy/dx| = H W sum log|s|`` takes no determinant.
 
     References:
-        Kingma & Dhariwal 2018, "Glow", eqs. 9 to 11.
+        Kingma & Dhariwal 2018, "Glow: generative flow with invertible 1x1 convolutions", eqs. 9 to 11.
     """
 
     permutation: Tensor

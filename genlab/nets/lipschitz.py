@@ -52,7 +52,8 @@ class LipschitzConv2d(nn.Conv2d):
 
     References:
         Miyato et al. 2018, "Spectral normalization for generative adversarial networks", section 2.1;
-        Gouk et al. 2021, "Regularisation of neural networks by enforcing Lipschitz continuity", section 3.2;
+        Gouk et al. 2021, "Regularisation of neural networks by enforcing Lipschitz continuity" (power
+        iteration on the convolution itself);
         Behrmann et al. 2019, "Invertible residual networks", section 2.1;
         Golub & Van Loan 2013, "Matrix computations", section 10.4.
     """

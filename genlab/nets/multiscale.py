@@ -21,7 +21,7 @@ class SqueezeByPosition(Bijection):
     """``(B, C, H, W)`` -> ``(B, 4C, H/2, W/2)``: each 2x2 square of pixels becomes four channels.
 
     Channel ``k C + c`` holds pixel ``k`` (row by row) of the square in channel ``c``, so that halves of the
-    new channels are the even and the odd rows in every old one, as in the paper's figure 3.
+    new channels are the even and the odd rows in every old one, and not a checkerboard's colours again.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

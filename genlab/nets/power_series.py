@@ -53,7 +53,7 @@ class TruncatedConfig:
     """The first ``terms`` of the series (``eval_terms`` outside of training) and no more: biased.
 
     References:
-        Behrmann et al. 2019, "Invertible residual networks", section 3.2, eq. 4.
+        Behrmann et al. 2019, "Invertible residual networks", eq. 4 and section 3.2, where it is truncated.
     """
 
     name: Literal["truncated"] = "truncated"

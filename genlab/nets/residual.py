@@ -25,7 +25,7 @@ class ConvBranch(nn.Sequential):
         activate_input: whether LipSwish comes before the first convolution; not where the input is the image.
 
     References:
-        Chen et al. 2019, "Residual flows for invertible generative modeling", appendix on architectures.
+        Chen et al. 2019, "Residual flows for invertible generative modeling", appendix E.
     """
 
     def __init__(

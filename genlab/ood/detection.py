@@ -16,7 +16,9 @@ def detection(inside: Tensor, outside: Tensor) -> dict[str, float]:
     """AUROC, AUPR and FPR at 95 % TPR of scores that should be higher ``inside``, ``(N,)`` and ``(M,)``.
 
     References:
-        Hendrycks & Gimpel 2017, "A baseline for detecting misclassified and out-of-distribution examples".
+        Hendrycks & Gimpel 2017, "A baseline for detecting misclassified and out-of-distribution examples in
+        neural networks"; the FPR: Liang et al. 2018, "Enhancing the reliability of out-of-distribution image
+        detection in neural networks".
 
     >>> detection(torch.tensor([-1e4, -1.1e4]), torch.tensor([-2e4, -3e4]))
     {'AUROC': 1.0, 'AUPR': 1.0, 'FPR95': 0.0}
@@ -45,7 +47,7 @@ def auroc_interval(
     It is of the images alone: another training of the model would move the AUROC by more.
 
     References:
-        Efron & Tibshirani 1993, "An introduction to the bootstrap", section 13.3.
+        Efron & Tibshirani 1993, "An introduction to the bootstrap", chapter 13 (percentile intervals).
     """
     values, place = torch.cat([inside, outside]).unique(return_inverse=True)
     places_inside, places_outside = place[: len(inside)], place[len(inside) :]

@@ -24,8 +24,9 @@ class FisherScore(Score):
     no information and are left out.
 
     References:
-        Rao 1948, "Large sample tests of statistical hypotheses concerning several parameters"; Bergamin et al.
-        2022, "Model-agnostic out-of-distribution detection using combined statistical tests", section 3.
+        Rao 1948, "Large sample tests of statistical hypotheses concerning several parameters with
+        applications to problems of estimation"; Bergamin et al. 2022, "Model-agnostic out-of-distribution
+        detection using combined statistical tests" (as a score of images).
     """
 
     slow = True

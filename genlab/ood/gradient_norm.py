@@ -26,9 +26,9 @@ class GradientNorm(Score):
     each is taken to be log-normal and independent of the others, as fitted to training images.
 
     References:
-        Kwon et al. 2020, "Backpropagated gradient representations for anomaly detection"; Dauncey et al. 2024,
-        "Approximations to the Fisher information metric of deep generative models for out-of-distribution
-        detection", section 4 (layer by layer).
+        Kwon et al. 2020, "Backpropagated gradient representations for anomaly detection"; Dauncey et al.
+        2024, "Approximations to the Fisher information metric of deep generative models for
+        out-of-distribution detection" (layer by layer).
     """
 
     slow = True

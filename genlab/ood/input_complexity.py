@@ -58,7 +58,7 @@ class InputComplexity(Score):
 
     References:
         Serrà et al. 2020, "Input complexity and out-of-distribution detection with likelihood-based generative
-        models", eq. 3 and section 3.2 (the shortest of several compressors).
+        models" (the shortest of several compressors).
     """
 
     Config = InputComplexityConfig

@@ -26,9 +26,9 @@ class LatentNorm(Score):
     that was learned.
 
     References:
-        Nalisnick et al. 2019, "Do deep generative models know what they don't know?", section 3.2 (the two
-        terms of a flow's density); Morningstar et al. 2021, "Density of states estimation for
-        out-of-distribution detection", table 1 (as a statistic of its own).
+        Nalisnick et al. 2019, "Do deep generative models know what they don't know?", the section "Digging
+        deeper into the flow-based model" (the two terms of its density); Morningstar et al. 2021, "Density of
+        states estimation for out-of-distribution detection" (many statistics of a model beside its density).
     """
 
     def obstacle(self, model: type[Model], dataset: DatasetConfig) -> str | None:

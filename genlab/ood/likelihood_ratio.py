@@ -21,7 +21,7 @@ class LikelihoodRatio(Score):
     known up to a constant, which orders no image differently.
 
     References:
-        Ren et al. 2019, "Likelihood ratios for out-of-distribution detection", eq. 3 and section 3.
+        Ren et al. 2019, "Likelihood ratios for out-of-distribution detection".
     """
 
     def obstacle(self, model: type[Model], dataset: DatasetConfig) -> str | None:

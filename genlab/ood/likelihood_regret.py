@@ -41,7 +41,7 @@ class LikelihoodRegret(Score):
 
     References:
         Xiao et al. 2020, "Likelihood regret: an out-of-distribution detection score for variational
-        auto-encoder", eq. 5-7; of their two ways, that of mean and variance.
+        auto-encoder"; of their two ways, that of mean and variance.
     """
 
     slow = True

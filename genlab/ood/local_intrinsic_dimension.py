@@ -41,8 +41,8 @@ class LocalIntrinsicDimension(Score):
     thresholds of the paper's test at once.
 
     References:
-        Kamkari et al. 2024, "A geometric explanation of the likelihood OOD detection paradox", sections 3 and
-        4; the threshold there is set by the dimension that local PCA finds in training images.
+        Kamkari et al. 2024, "A geometric explanation of the likelihood OOD detection paradox"; the threshold
+        there is set by the dimension that local PCA finds in training images.
     """
 
     slow = True

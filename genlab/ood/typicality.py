@@ -32,7 +32,7 @@ class Typicality(Score):
 
     References:
         Nalisnick et al. 2019, "Detecting out-of-distribution inputs to deep generative models using
-        typicality", eq. 5.
+        typicality".
     """
 
     Config = TypicalityConfig

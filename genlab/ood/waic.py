@@ -22,7 +22,7 @@ class WAIC(Score):
     References:
         Watanabe 2010, "Asymptotic equivalence of Bayes cross validation and widely applicable information
         criterion in singular learning theory"; Choi et al. 2018, "WAIC, but why? Generative ensembles for
-        robust anomaly detection", section 3.
+        robust anomaly detection".
     """
 
     def obstacle(self, model: type[Model], dataset: DatasetConfig) -> str | None:
