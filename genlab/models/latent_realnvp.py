@@ -10,7 +10,7 @@ from annotated_types import Ge
 from torch import Generator, Tensor, nn
 
 from genlab.config import config
-from genlab.models.base import UnconditionalModel
+from genlab.models.autoencoder import Autoencoder
 from genlab.models.code_flow import CodeFlow, CodeFlowConfig
 from genlab.nets.autoencoder import NetConfig, decoder, encoder
 from genlab.nets.pixels import PixelLikelihoodConfig
@@ -30,7 +30,7 @@ class LatentRealNVPConfig(CodeFlowConfig):
 
 
 @MODELS.register("latent_realnvp")
-class LatentRealNVP(UnconditionalModel):
+class LatentRealNVP(Autoencoder):
     """Image -> code ``h`` -> image, without chance, and ``p(h)`` by a RealNVP.
 
     The stage ``autoencoder`` minimises ``-log p(x | h(x))``, the stage ``flow`` the negative log-density of
@@ -106,16 +106,6 @@ class LatentRealNVP(UnconditionalModel):
     def encode(self, x: Tensor) -> Tensor:
         """Codes ``(B, latent_dim)`` of uint8 images."""
         return self.codes(x)
-
-    @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
-        """The mean image of each code ``(B, latent_dim)``, uint8."""
-        return self.pixels.mean(self.planes(z))
-
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """The mean image of the code of ``x``."""
-        return self.decode(self.encode(x))
 
     def draw(self, n: int, generator: Generator | None, temperature: float) -> Tensor:
         """Mean images ``(n, C, H, W)`` of codes drawn from the flow; ``temperature`` scales its base."""

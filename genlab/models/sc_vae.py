@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from genlab.config import Count, NonNegative, config
-from genlab.models.base import UnconditionalModel
+from genlab.models.autoencoder import Autoencoder
 from genlab.nets.autoencoder import NetConfig, decoder, encoder
 from genlab.nets.gaussian import DiagonalGaussian, Latents
 from genlab.nets.lista import LISTA, Dictionary, LISTAConfig, lasso_objective
@@ -44,7 +44,7 @@ class SCVAEConfig:
 
 
 @MODELS.register("sc_vae")
-class SCVAE(UnconditionalModel):
+class SCVAE(Autoencoder):
     """Image -> features ``f`` -> sparse codes ``s`` by a learned ISTA -> ``D s`` -> image.
 
     The stage ``autoencoder`` minimises, in nats per image,
@@ -143,16 +143,6 @@ class SCVAE(UnconditionalModel):
     def encode(self, x: Tensor) -> Tensor:
         """Sparse codes ``(B, num_atoms)`` of uint8 images, seen without noise."""
         return self.codes(self.features(self.pixels.expected(x)))
-
-    @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
-        """The mean image of each code ``(B, num_atoms)``, uint8."""
-        return self.pixels.mean(self.planes(z))
-
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """The mean image of the sparse code of ``x``."""
-        return self.decode(self.encode(x))
 
     @torch.no_grad()
     def atoms(self) -> Tensor:

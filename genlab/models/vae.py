@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from genlab.config import Count, NonNegative, config
-from genlab.models.base import UnconditionalModel
+from genlab.models.autoencoder import Autoencoder
 from genlab.nets.autoencoder import NetConfig, decoder, encoder
 from genlab.nets.gaussian import DiagonalGaussian, Latents
 from genlab.nets.pixels import PixelLikelihoodConfig
@@ -61,7 +61,7 @@ class ELBOTerms:
 
 
 @MODELS.register("vae")
-class VAE(UnconditionalModel):
+class VAE(Autoencoder):
     """``p(x) = int p(x|z) p(z) dz``, with ``q(z|x)`` a Gaussian of diagonal covariance.
 
     A beta-VAE, an IWAE, a VAE with a VampPrior differ from it by their settings alone.
@@ -160,16 +160,6 @@ class VAE(UnconditionalModel):
     def encode(self, x: Tensor) -> Tensor:
         """The posterior's mean ``(B, D)``."""
         return self.posterior(x).mean
-
-    @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
-        """The mean image of each code ``(B, D)``, uint8."""
-        return self.pixels.mean(self.planes(z))
-
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """The mean image of the posterior's mean."""
-        return self.decode(self.encode(x))
 
     def draw(self, n: int, generator: Generator | None, temperature: float) -> Tensor:
         """Images ``(n, C, H, W)``: the means of ``p(x|z)``, or draws from it with ``sample_pixels``.

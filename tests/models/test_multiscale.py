@@ -1,7 +1,6 @@
 """Masks, couplings, batch norm, factoring out, and the multi-scale RealNVP that is made of them."""
 
 import itertools
-import math
 
 import pytest
 import torch
@@ -15,7 +14,7 @@ from genlab.nets.couplings import ChannelCoupling, MaskedCoupling, ScaleAndShift
 from genlab.nets.masks import checkerboard, upper_rows
 from genlab.nets.multiscale import FactorOut, SqueezeByPosition, sizes
 from genlab.nets.resnet import NormalizedResNet
-from genlab.types import Batch, DataSpec
+from genlab.types import DataSpec
 
 
 def perturbed(module: nn.Module, size: float = 0.2) -> nn.Module:
@@ -362,17 +361,6 @@ def test_samples_are_the_same_in_training_and_leave_statistics_alone():
     assert not flow.training
 
 
-def test_the_log_likelihood_is_that_of_the_density():
-    flow = perturbed(small(DataSpec(1, 4, 2))).double().eval()
-    x = torch.rand(2, 1, 4, 2, dtype=torch.float64) * 0.9 + 0.05
-    z, terms = flow(x)
-    for i in range(2):
-        jacobian = torch.autograd.functional.jacobian(lambda v: flow(v[None])[0].flatten(), x[i])
-        expected = torch.linalg.slogdet(jacobian.reshape(8, 8))[1] - 8 * math.log(256)
-        assert terms["log_det"][i].item() == pytest.approx(expected.item(), abs=1e-8)
-    assert torch.allclose(terms["log_prior"], torch.distributions.Normal(0, 1).log_prob(z).sum(1))
-
-
 @pytest.mark.parametrize("shape", [(1, 4, 4), (4, 2, 2)], ids=["masked", "of channels"])
 def test_a_coupling_read_in_bfloat16_keeps_images_and_log_determinants_in_float32(shape):
     masked = MaskedCoupling(net(2, 1), checkerboard(4, 4))
@@ -384,26 +372,3 @@ def test_a_coupling_read_in_bfloat16_keeps_images_and_log_determinants_in_float3
     assert y.dtype == log_det.dtype == torch.float32
     assert torch.allclose(back, x, atol=1e-5)
     assert torch.allclose(log_det, coupling(x)[1], atol=0.05)  # read to about 2^-8 of the outputs
-
-
-@pytest.mark.parametrize("settings", [{}, {"masks": "halves", "batch_norm": False, "weight_norm": False}])
-def test_the_loss_falls(settings):
-    """Even rows repeat the odd ones: half of the bits can be saved."""
-    flow = small(DataSpec(1, 4, 4), num_scales=1, hidden_channels=8, **settings)
-    rows = torch.randint(100, 150, (64, 1, 2, 4))
-    batch = Batch(rows.repeat_interleave(2, dim=2).to(torch.uint8))
-    flow.initialize(batch)
-    optimizer = torch.optim.Adam(flow.parameters(), lr=2e-2)
-    losses = []
-    for step in range(30):
-        (update,) = flow.updates(batch, "train", step)
-        optimizer.zero_grad()
-        update.loss.backward()
-        optimizer.step()
-        losses.append(update.loss.item())
-    assert losses[-1] < losses[0] - 10
-    with torch.no_grad():  # running statistics catch up once the weights rest
-        for step in range(30):
-            next(flow.updates(batch, "train", step))
-    in_eval = -flow.eval().log_prob(batch.x).mean().item()
-    assert in_eval == pytest.approx(losses[-1], abs=3)
