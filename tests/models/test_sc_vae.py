@@ -175,7 +175,7 @@ def test_its_yaml_brings_an_evaluation_that_the_command_line_can_replace():
     assert _compose()["evaluation"]["name"] == "reconstruction"
     assert _compose("evaluation=likelihood")["evaluation"]["name"] == "likelihood"
     assert "evaluation" not in _compose("~evaluation")
-    settings = parse(TrainConfig, _compose("evaluation=ood"))
+    settings = parse(TrainConfig, _compose("evaluation=likelihood"))
     with pytest.raises(ConfigError, match="needs a likelihood, and SCVAE has none"):
         build_evaluation(settings.evaluation, model_builder(settings.model).func, settings.dataset)
 
