@@ -15,7 +15,7 @@ from torch import Tensor
 from genlab.config import Count, Seed, config, parse
 from genlab.data import DatasetConfig
 from genlab.data.device import DeviceDataset
-from genlab.errors import ConfigError, did_you_mean
+from genlab.errors import ConfigError
 from genlab.metrics.base import Evaluation, Result, Subject, Table
 from genlab.metrics.likelihood import protocol, standard_error, summarise
 from genlab.models.base import Model
@@ -73,6 +73,7 @@ class OODEvaluation(Evaluation):
     Config = OODConfig
     config: OODConfig
     takes_ensemble = True
+    _possible: Mapping[str, Score]
 
     def datasets(self) -> tuple[str, ...]:
         """The sets to tell apart from the model's own."""
@@ -90,9 +91,7 @@ class OODEvaluation(Evaluation):
     def check(self, model: type[Model], dataset: DatasetConfig) -> None:
         """There must be something to score by, and every score that is named must be possible."""
         for name in self.config.options:
-            if name not in SCORES.names():
-                where = "unknown key 'evaluation.options."
-                raise ConfigError(f"{where}{name}'{did_you_mean(name, SCORES.names())}")
+            self._build(name)  # those of scores that are left out are checked too
         scores = {name: self._build(name) for name in self._candidates()}
         obstacles = {name: score.obstacle(model, dataset) for name, score in scores.items()}
         for name, obstacle in obstacles.items():
@@ -129,22 +128,18 @@ class OODEvaluation(Evaluation):
         sets = {own: subject.data.test, **subject.others}
         views = {name: self._view(name, data, subject) for name, data in sets.items()}
         by_score, left_out = self._scores(train, views)
-        rows: list[dict[str, Any]] = []
-        details: list[dict[str, Any]] = []
-        for score, values in by_score.items():
-            found = list(self._compare(values, own))
-            rows.append({"score": score, **{str(detail["set"]): _cell(detail) for detail in found}})
-            details += [{"score": score, **detail} for detail in found]
-        metrics = {f"ood/{d['score']}/{d['set']}/AUROC": float(d["AUROC"]) for d in details}
-        densities, likelihoods = self._densities({train.name: train, **views}, subject.model)
-        metrics |= {f"ood/{row['set']}/{key}": row[key] for row in likelihoods for key in row if "log p" in key}
+        found = {score: list(self._compare(values, own)) for score, values in by_score.items()}
+        details = [{"score": score, **measures} for score, sets in found.items() for measures in sets]
+        densities = _densities({train.name: train, **views})
+        means = {f"ood/{name}/{train.prefix}log_prob": v.mean().item() for name, v in densities.items()}
+        summaries = [{"set": name, **_summary(v, subject.model)} for name, v in densities.items()]
+        further = [Table("Log-densities", summaries)] if summaries else []
         first, scores = next(iter(by_score.items()))
-        further = [Table("Log-densities", likelihoods)] if likelihoods else []
         return OODResult(
             title=f"Out-of-distribution detection by {subject.run_name}: AUROC",
-            rows=rows,
+            rows=[{"score": score, **{m["set"]: _cell(m) for m in sets}} for score, sets in found.items()],
             notes=[*self._notes(subject), *left_out],
-            metrics=metrics,
+            metrics={f"ood/{d['score']}/{d['set']}/AUROC": d["AUROC"] for d in details} | means,
             scores=densities or scores,
             score_name=f"{train.prefix}log_likelihood, nats per image" if densities else first,
             further=[*further, Table("Every measure", details, printed=False)],
@@ -169,7 +164,7 @@ class OODEvaluation(Evaluation):
         """Every score of every set, and what was left out and why."""
         missing = {name: score.missing(train) for name, score in self._possible.items()}
         absent = [f"'{name}' {reason}" for name, reason in missing.items() if reason]
-        if absent and self._named:
+        if absent and (self._named or len(absent) == len(missing)):
             raise ConfigError(f"evaluation.scores: {absent[0]}")
         by_score: dict[str, dict[str, Tensor]] = {}
         for name, score in self._possible.items():
@@ -179,9 +174,9 @@ class OODEvaluation(Evaluation):
             for set_name, view in views.items():
                 for row, values in score(view).items():
                     by_score.setdefault(row, {})[set_name] = values
-        return dict(by_score), [f"left out: {reason}" for reason in absent]
+        return {**by_score}, [f"left out: {reason}" for reason in absent]
 
-    def _compare(self, scores: Scores, own: str) -> Iterator[dict[str, float | int | str]]:
+    def _compare(self, scores: Scores, own: str) -> Iterator[dict[str, Any]]:
         """The measures of each set but ``own``."""
         inside = scores[own]
         for name, outside in scores.items():
@@ -192,24 +187,12 @@ class OODEvaluation(Evaluation):
             images = min(len(inside), len(outside))
             yield {"set": name, **detection(inside, outside), "low": low, "high": high, "images": images}
 
-    def _densities(self, views: Mapping[str, View], model: Model) -> tuple[Scores, list[dict[str, Any]]]:
-        """Log-densities of each set and their summaries; none of a model that has no density."""
-        if density_of(type(model)) is None:
-            return {}, []
-        densities = {name: view.log_density() for name, view in views.items()}
-        if isinstance(model, HasLikelihood):
-            return densities, [{"set": name, **summarise(v, model)} for name, v in densities.items()]
-        rows = [
-            {"set": name, "images": len(v), "log p(code)": v.mean().item(), "± s.e.": standard_error(v)}
-            for name, v in densities.items()
-        ]
-        return densities, rows
-
     def _extremes(self, view: View, scores: Tensor) -> Tensor:
         order = scores.argsort(descending=True)
         count = min(self.config.extremes, len(order))
         chosen = torch.cat([order[:count], order[-count:]]).to(view.data.images.device)
-        return view.data.batch(chosen).x.cpu().unflatten(0, (2, count))
+        images: Tensor = view.data.batch(chosen).x.cpu().unflatten(0, (2, count))
+        return images
 
     def _notes(self, subject: Subject) -> Iterator[str]:
         yield (
@@ -242,6 +225,18 @@ def _require_one_kind(subject: Subject) -> None:
         if density_of(type(other)) != kind:
             names = f"{type(subject.model).__name__} and {type(other).__name__}"
             raise ConfigError(f"evaluation=ood: {names} have densities of different things; name others")
+
+
+def _densities(views: Mapping[str, View]) -> Scores:
+    """Log-densities of each set; none of a model that has no density."""
+    return {name: view.log_density() for name, view in views.items() if density_of(type(view.model))}
+
+
+def _summary(log_density: Tensor, model: Model) -> dict[str, float]:
+    if isinstance(model, HasLikelihood):
+        return summarise(log_density, model)
+    mean, error = log_density.mean().item(), standard_error(log_density)
+    return {"images": len(log_density), "log p(code)": mean, "± s.e.": error}
 
 
 def _cell(detail: Mapping[str, Any]) -> str:

@@ -96,8 +96,11 @@ def test_a_model_is_no_background_of_its_own(run):
     [
         (["evaluation.scores=[typicalty]"], "unknown score 'typicalty'; did you mean 'typicality'?"),
         (["+evaluation.options.waic.a=1"], "unknown key 'evaluation.options.waic.a'"),
-        (["+evaluation.options.wiac={}"], "unknown key 'evaluation.options.wiac'; did you mean 'waic'?"),
-        (["evaluation.scores=[likelihood_regret]"], "evaluation.scores: 'likelihood_regret' needs"),
+        (["+evaluation.options.wiac={}"], "unknown score 'wiac'; did you mean 'waic'?"),
+        (
+            ["evaluation.scores=[likelihood_regret]"],
+            "'likelihood_regret' optimises the posterior of a VAE, and",
+        ),
         (["evaluation.scores=[waic]"], "run=[a,b,c]"),
         (["evaluation.scores=[likelihood_ratio]"], "evaluation.background"),
         (["evaluation.scores=[]"], "at least 1 item"),
