@@ -2,9 +2,8 @@
 
     python scripts/reproduce_results.py [study ...]
 
-Without names all of them, in order; some take an hour on two CPU cores. Runs go to outputs/results, and
-one that is there is not repeated. MNIST and KMNIST are wanted in GENLAB_DATA where the public mirrors can't be
-reached.
+Without names all of them, some of which take an hour on two CPU cores. Runs go to outputs/results, and one
+that is there is not repeated. Without public mirrors MNIST and KMNIST are wanted in GENLAB_DATA.
 """
 
 from __future__ import annotations
@@ -14,17 +13,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-OUTPUTS = Path("outputs/results")
-IMAGES = Path(__file__).parent.parent / "docs" / "images"
+OUTPUTS, IMAGES = Path("outputs/results"), Path(__file__).parent.parent / "docs" / "images"
 SAMPLES = {"samples_25.png": "samples"}
 CODES = SAMPLES | {"reconstructions.png": "reconstructions"}
-FLOW = SAMPLES | {"loss_curves.png": "losses", "ood.png": "ood"}
+FLOW = SAMPLES | {
+    "loss_curves.png": "losses",
+    "ood_log_likelihood.png": "histogram",
+    "ood_extremes.png": "extremes",
+}
 PLAYERS = {"samples_over_epochs.png": "epochs", "loss_curves.png": "losses"}
 BF16 = "hardware.precision=bf16"
+SMALL = ["model.hidden_channels=24", "model.num_blocks=1", "trainer.max_steps=800", "dataset.num_val=1000"]
 
 STUDIES: dict[str, tuple[list[str], dict[str, str]]] = {
     "realnvp_fashion_ood": (["evaluation.datasets=[mnist,kmnist,mnist_10k,noise,constant]"], FLOW),
     "realnvp_mnist_ood": (["evaluation.datasets=[fashion_mnist,kmnist,noise,constant]"], FLOW),
+    "latent_realnvp_fashion_ood": ([BF16], SAMPLES | {"ood_code_log_likelihood.png": "histogram"}),
+    "glow_mnist": (["trainer.max_steps=2500", BF16, "hardware.channels_last=true"], SAMPLES),
     "vae_iwae_mnist": ([], CODES | {"traversals.png": "traversals", "kl_per_dim.png": "kl"}),
     "vae_mnist": ([BF16], CODES),
     "vampprior_mnist": ([BF16, "trainer.epochs=60"], CODES),
@@ -37,6 +42,7 @@ STUDIES: dict[str, tuple[list[str], dict[str, str]]] = {
 }
 LOSSES = ["minimax", "non_saturating", "kl", "least_squares", "hinge", "wasserstein"]
 SWEEPS = {
+    "realnvp_masks": ([*SMALL, BF16], {"sweep_curves.png": "curves", "0-*/figures/samples_16.png": "both"}),
     "beta_vae_dsprites": ([BF16], {"2-*/figures/traversals.png": "traversals"}),
     "gan_losses": (
         ["trainer.epochs=4", BF16],
@@ -50,28 +56,21 @@ def genlab(*arguments: str) -> None:
 
 
 def study(name: str) -> None:
-    overrides, pictures = STUDIES[name]
-    run = OUTPUTS / name
-    if not run.exists():
-        genlab("train", f"experiment={name}", *overrides, f"hydra.run.dir={run}")
-    if pictures is FLOW:
-        genlab("eval", f"run={run}", "evaluation=likelihood")
-    for picture, label in pictures.items():
-        shutil.copy(run / "figures" / picture, IMAGES / f"{name}_{label}.png")
-
-
-def sweep(name: str) -> None:
-    (overrides, pictures), folder = SWEEPS[name], OUTPUTS / name
+    many, folder = name in SWEEPS, OUTPUTS / name
+    overrides, pictures = (SWEEPS if many else STUDIES)[name]
     if not folder.exists():
-        genlab("train", "-m", f"experiment={name}", *overrides, f"hydra.sweep.dir={folder}")
+        kind = ["-m", f"hydra.sweep.dir={folder}"] if many else [f"hydra.run.dir={folder}"]
+        genlab("train", f"experiment={name}", *overrides, *kind)
+    if pictures is FLOW:
+        genlab("eval", f"run={folder}", "evaluation=likelihood")
     for pattern, label in pictures.items():
-        (picture,) = folder.glob(pattern)
+        (picture,) = folder.glob(pattern if many else f"figures/{pattern}")
         shutil.copy(picture, IMAGES / f"{name}_{label}.png")
 
 
 def main(names: list[str]) -> None:
     for name in names or [*STUDIES, *SWEEPS]:
-        (sweep if name in SWEEPS else study)(name)
+        study(name)
 
 
 if __name__ == "__main__":
