@@ -48,8 +48,16 @@ def main_metrics(jobs: Sequence[Job]) -> list[str]:
     Standard errors and the parts of a metric (``mig/shape`` beside ``mig``) are left to ``sweep.csv``.
     """
     names = metric_names(jobs)
-    measured = [name for name in whole_metrics(jobs) if not name.startswith("val/")]
+    measured = _grouped([name for name in whole_metrics(jobs) if not name.startswith("val/")])
     return [*measured, *(name for name in names if name == "val/loss")] if measured else names
+
+
+def _grouped(names: Sequence[str]) -> list[str]:
+    """Those that share their first two parts (``ood/typicality``) together, though not every job has all."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+        groups.setdefault(tuple(name.split("/")[:2]), []).append(name)
+    return [name for group in groups.values() for name in group]
 
 
 def _title(jobs: Sequence[Job]) -> str:

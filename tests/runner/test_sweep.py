@@ -353,6 +353,11 @@ def test_what_is_measured_at_the_end_comes_first():
     assert main_metrics([_job(0, {}, {"val/loss": 1.0, "val/kl": 2.0})]) == ["val/loss", "val/kl"]
 
 
+def test_metrics_that_belong_together_stand_together():
+    jobs = [_job(0, {}, {"ood/a/x": 1.0, "ood/b/x": 2.0}), _job(1, {}, {"ood/a/y": 1.0, "ood/b/y": 2.0})]
+    assert main_metrics(jobs) == ["ood/a/x", "ood/a/y", "ood/b/x", "ood/b/y"]
+
+
 def test_parts_and_standard_errors_are_no_main_metrics():
     metrics = {"mig": 0.3, "mig/shape": 0.2, "likelihood/nelbo": 96.0, "likelihood/nelbo_se": 0.4}
     assert main_metrics([_job(0, {}, metrics)]) == ["mig", "likelihood/nelbo"]
