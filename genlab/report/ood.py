@@ -19,10 +19,10 @@ def draw_roc(by_score: Mapping[str, Mapping[str, Tensor]], title: str, path: Pat
     """A panel for each set, a curve for each score; the first set of each score is the positives."""
     own, *others = next(iter(by_score.values()))
     with mpl.rc_context(STYLE):
-        columns = min(3, len(others))
+        columns = 2 if len(others) == 4 else min(3, len(others))
         rows = -(-len(others) // columns)
         legend_rows = -(-len(by_score) // columns)
-        figure = Figure(figsize=(3.6 * columns, 3.4 * rows + 0.4 + 0.22 * legend_rows))
+        figure = Figure(figsize=(3.6 * columns, 3.8 * rows + 0.3 + 0.22 * legend_rows))
         panels = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes, name in zip(panels, others, strict=False):
             for i, (score, values) in enumerate(by_score.items()):
