@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,7 +128,7 @@ class OODEvaluation(Evaluation):
         train = self._view(f"{subject.dataset} train", subject.data.train, subject)
         sets = {own: subject.data.test, **subject.others}
         views = {name: self._view(name, data, subject) for name, data in sets.items()}
-        by_score, left_out = self._scores(train, views)
+        by_score, remarks = self._scores(train, views)
         found = {score: list(self._compare(values, own)) for score, values in by_score.items()}
         details = [{"score": score, **measures} for score, sets in found.items() for measures in sets]
         densities = _densities({train.name: train, **views})
@@ -138,7 +139,7 @@ class OODEvaluation(Evaluation):
         return OODResult(
             title=f"Out-of-distribution detection by {subject.run_name}: AUROC",
             rows=[{"score": score, **{m["set"]: _cell(m) for m in sets}} for score, sets in found.items()],
-            notes=[*self._notes(subject), *left_out],
+            notes=[*self._notes(subject), *remarks],
             metrics={f"ood/{d['score']}/{d['set']}/AUROC": d["AUROC"] for d in details} | means,
             scores=densities or scores,
             score_name=f"{train.prefix}log_likelihood, nats per image" if densities else first,
@@ -161,20 +162,22 @@ class OODEvaluation(Evaluation):
         )
 
     def _scores(self, train: View, views: Mapping[str, View]) -> tuple[dict[str, Scores], list[str]]:
-        """Every score of every set, and what was left out and why."""
+        """Every score of every set, and what is to be said of them: what was left out, what overflowed."""
         missing = {name: score.missing(train) for name, score in self._possible.items()}
         absent = [f"'{name}' {reason}" for name, reason in missing.items() if reason]
         if absent and (self._named or len(absent) == len(missing)):
             raise ConfigError(f"evaluation.scores: {absent[0]}")
         by_score: dict[str, dict[str, Tensor]] = {}
-        for name, score in self._possible.items():
-            if missing[name]:
-                continue
+        remarks = [f"left out: {reason}" for reason in absent]
+        for score in (score for name, score in self._possible.items() if not missing[name]):
             score.fit(train)
-            for set_name, view in views.items():
-                for row, values in score(view).items():
-                    by_score.setdefault(row, {})[set_name] = values
-        return {**by_score}, [f"left out: {reason}" for reason in absent]
+            found = ((name, row, values) for name, view in views.items() for row, values in score(view).items())
+            for set_name, row, values in found:
+                by_score.setdefault(row, {})[set_name] = values.where(~values.isnan(), -math.inf)
+                if undefined := int(values.isnan().sum()):
+                    share = f"{undefined:,} of {len(values):,} images of {set_name}"
+                    remarks.append(f"{row} is not a number, taken for the least typical, for {share}")
+        return {**by_score}, remarks
 
     def _compare(self, scores: Scores, own: str) -> Iterator[dict[str, Any]]:
         """The measures of each set but ``own``."""

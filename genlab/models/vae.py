@@ -20,6 +20,7 @@ from genlab.objectives import ObjectiveConfig, Warmup
 from genlab.registry import MODELS
 from genlab.types import Batch, BoundTerms, DataSpec, LikelihoodKind, Stage, Update
 
+_MAX_LOG_VAR = 20.0  # far from its training images an encoder may ask for 100, and no bound is finite
 _CHUNK = 2**24  # numbers that a decoder gives at once where many codes are wanted: memory stays flat
 
 
@@ -89,7 +90,7 @@ class VAE(Autoencoder):
     def infer(self, x: Tensor) -> DiagonalGaussian:
         """``q(z|x)`` of images in [0, 1]."""
         mean, log_var = self.encoder(x).float().chunk(2, dim=1)
-        return DiagonalGaussian(mean, log_var)
+        return DiagonalGaussian(mean, log_var.clamp(max=_MAX_LOG_VAR))
 
     def planes(self, z: Tensor) -> Tensor:
         """What the decoder says of codes ``(..., D)``: ``(..., planes, H, W)``."""

@@ -80,6 +80,6 @@ def independent_normal(values: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     Those that are the same for all training images, ``scale`` 0, have no density and are left out.
     """
     varies = scale > 1e-6
-    normal = torch.distributions.Normal(mean[varies], scale[varies])
+    normal = torch.distributions.Normal(mean[varies], scale[varies], validate_args=False)  # norms may overflow
     log_density: Tensor = normal.log_prob(values[:, varies])
     return log_density.sum(1)

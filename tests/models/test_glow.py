@@ -1,6 +1,5 @@
 """Glow: the 1x1 convolution and its decomposition, initialisation, splits, what sizes it takes."""
 
-
 import pytest
 import torch
 from torch import nn

@@ -219,3 +219,12 @@ def test_thousands_of_importance_samples_are_decoded_some_at_a_time(monkeypatch)
     parts = model.bound_terms(x, 50).bound()
     assert rows == [300, *[48] * 6, 12]
     assert torch.allclose(parts, whole, atol=0.3)  # other noise, the same bound
+
+
+@torch.no_grad()
+def test_far_from_its_training_images_the_bound_is_finite():
+    """Of an encoder that asks for a variance of e^200, more than float32 holds."""
+    model = build(**{"latent_dim": 2})
+    list(model.encoder.modules())[-1].bias.fill_(200.0)
+    assert model.log_prob(images()).isfinite().all()
+    assert model.posterior(images()).log_var.max() == 20

@@ -6,6 +6,8 @@ import pytest
 import yaml
 from harness import IMAGES, QUIET, TRAINING, UNWATCHED, genlab, train
 
+from genlab.ood.log_likelihood import LogLikelihood
+
 OOD = ["evaluation=ood", "evaluation.datasets=[noise,constant,again]", "evaluation.resamples=20"]
 
 
@@ -73,6 +75,26 @@ def test_an_ensemble_is_several_runs(run, here):
     outcome = _eval(f"run=[{run},{other}]", "evaluation.scores=[waic]")
     assert (outcome.code, outcome.err) == (0, "")
     assert [row["score"] for row in _report(run)["rows"]] == ["waic"]
+
+
+def test_what_overflows_is_least_typical_and_said(run, monkeypatch):
+    """torch would sort what is no number above all else."""
+
+    def overflowing(score, view):
+        values = view.log_density().clone()
+        values[:100] = float("nan") if view.name == "again" else values[:100]
+        return {"log_likelihood": values}
+
+    key = "ood/log_likelihood/again/AUROC"
+    _eval(f"run={run}", "evaluation.scores=[log_likelihood]")
+    before = _report(run)["metrics"][key]
+    monkeypatch.setattr(LogLikelihood, "__call__", overflowing)
+    outcome = _eval(f"run={run}", "evaluation.scores=[log_likelihood]")
+    assert (
+        "log_likelihood is not a number, taken for the least typical, for 100 of 500 images of again"
+        in outcome.out
+    )
+    assert _report(run)["metrics"][key] == pytest.approx(0.8 * before + 0.2, abs=0.03)
 
 
 def test_what_an_ensemble_would_have_given_is_said(run):
