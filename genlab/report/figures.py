@@ -36,8 +36,8 @@ _SHARED = ("loss", "grad_norm", "d")
 """Prefixes of terms that share a panel: those of several parameter groups, a discriminator's two means."""
 _LABELS = {"d": "D", "d_real": "D(x)", "d_fake": "D(G(z))", "fid": "FID"}
 
-_Curve = list[tuple[int, float]]
-Terms = dict[str, dict[str, _Curve]]
+Curve = list[tuple[int, float]]
+Terms = dict[str, dict[str, Curve]]
 
 
 def grid(images: Tensor, columns: int | None = None, side: int = 112) -> Tensor:
@@ -182,5 +182,5 @@ def _draw_terms(axes: Axes, terms: Terms) -> None:
         axes.plot([], [], color="grey", linestyle="--", label="val")
 
 
-def _marker(points: _Curve) -> str | None:
+def _marker(points: Curve) -> str | None:
     return "." if len(points) < 30 else None

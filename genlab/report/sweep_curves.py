@@ -9,7 +9,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from genlab.report.figures import STYLE, Terms, read_curves, save
+from genlab.report.figures import STYLE, Curve, Terms, read_curves, save
 from genlab.run_folder import RunFolder
 from genlab.sweep import OK, Job, swept_keys
 
@@ -53,6 +53,15 @@ def _draw(axes: Axes, term: str, losses: Mapping[str, Terms]) -> None:
                 label=None if faint else label,
             )
     axes.set(title=term, xlabel="step")
+    axes.set_ylim(top=_top([points for curves in losses.values() for points in curves.get(term, {}).values()]))
+
+
+def _top(curves: Sequence[Curve]) -> float | None:
+    """Where the curves are after a tenth of all steps: where they began would leave no room for the rest."""
+    last = max(step for points in curves for step, _ in points)
+    settled = [value for points in curves for step, value in points if step >= last / 10]
+    low, high = min(settled), max(settled)
+    return high + 0.05 * (high - low) if high > low else None
 
 
 def _label(job: Job, keys: Sequence[str]) -> str:
