@@ -83,8 +83,12 @@ def test_other_sets_are_binarised_as_the_models_own(cache):
             return ("noise", "constant")
 
     for binarization in ("static", None):
-        others = fetch_sets(Asks(), [conf_dir()], DataSpec(1, 8, 8), binarization)
+        others = fetch_sets(
+            Asks(), [conf_dir()], DataSpec(1, 8, 8), shipped("mnist", binarization=binarization)
+        )
         assert [other.binarization for other in others.values()] == [binarization] * 2
-    noise = fetch_sets(Asks(), [conf_dir()], DataSpec(1, 8, 8), "static")["noise"]
+    noise = fetch_sets(Asks(), [conf_dir()], DataSpec(1, 8, 8), shipped("mnist", binarization="static"))[
+        "noise"
+    ]
     pixels = load_images(noise, "test").images[:2000].unpack()
     assert pixels.float().mean().item() == pytest.approx(127.5, abs=2)
