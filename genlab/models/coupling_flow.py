@@ -1,29 +1,23 @@
-"""Flows of couplings: two halves condition each other in turns, a permutation deciding which."""
+"""Pixel flows of couplings: two halves of the image condition each other in turns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from annotated_types import Ge
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from genlab.config import config
 from genlab.errors import ConfigError
 from genlab.likelihood import Alpha
 from genlab.models.flow import Flow
-from genlab.nets.bijections import ActNorm, Bijection, Compose, Flatten, Permutation, Squeeze
-from genlab.nets.mlp import MLP, MLPConfig
-from genlab.nets.resnet import ResNet, ResNetConfig
+from genlab.nets.bijections import Compose, Flatten, Permutation, Squeeze
+from genlab.nets.coupling_chain import CouplingOf, Order, coupling_chain
+from genlab.nets.mlp import MLPConfig
+from genlab.nets.resnet import ResNetConfig
 from genlab.types import DataSpec
-
-CodeOrder = Literal["random", "reverse"]
-Order = Literal[CodeOrder, "checkerboard", "channel"]
-
-CouplingOf = Callable[[int], Bijection]
-"""From the size of dimension 1 to a coupling whose first half is the smaller one."""
 
 
 @config
@@ -71,30 +65,8 @@ class CouplingFlow(Flow):
             raise ConfigError(f"model: a coupling needs two halves, and the images are {spec}: one number")
         shape = Squeeze() if convolutional else Flatten(spec.shape)
         order = _first_order(config.permutation, spec, convolutional)
-        parts = couplings(config.num_flows, len(order), config.permutation, config.actnorm, coupling)
+        parts = coupling_chain(config.num_flows, len(order), config.permutation, config.actnorm, coupling)
         super().__init__(spec, Compose([shape, Permutation(order), *parts]), config.alpha)
-
-
-def couplings(
-    num_flows: int, dim: int, permutation: Order, actnorm: bool, coupling: CouplingOf
-) -> list[Bijection]:
-    """``num_flows`` times: an ActNorm where asked for, a coupling and a permutation of ``dim`` entries."""
-    parts: list[Bijection] = []
-    for _ in range(num_flows):
-        if actnorm:
-            parts.append(ActNorm(dim))
-        parts.append(coupling(dim))
-        parts.append(Permutation(_next_order(permutation, dim)))
-    return parts
-
-
-def half_net(config: MLPConfig | ResNetConfig, dim: int, per_entry: int) -> nn.Sequential:
-    """Reads the first half of ``dim`` entries and gives ``per_entry`` numbers for each of the second."""
-    split = dim // 2
-    in_dim, out_dim = split, per_entry * (dim - split)
-    if isinstance(config, ResNetConfig):
-        return ResNet(config, in_dim, out_dim)
-    return MLP(config, in_dim, out_dim)
 
 
 def _first_order(permutation: Order, spec: DataSpec, convolutional: bool) -> Tensor:
@@ -116,11 +88,3 @@ def _colours(permutation: Order, spec: DataSpec) -> Tensor:
     else:
         colour = 0 * (row + column)
     return colour.expand(spec.shape).contiguous().float()
-
-
-def _next_order(permutation: Order, dim: int) -> Tensor:
-    if permutation == "random":
-        return torch.randperm(dim)
-    if permutation == "reverse":
-        return torch.arange(dim).flip(0)
-    return torch.arange(dim).roll(dim // 2)

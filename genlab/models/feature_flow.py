@@ -12,7 +12,7 @@ from genlab.config import config
 from genlab.errors import CheckpointError
 from genlab.extractors.base import Extractor, Features, load_extractor
 from genlab.models.base import Model
-from genlab.models.code_flow import CodeFlow, CodeFlowConfig
+from genlab.nets.code_flow import CodeFlow, CodeFlowConfig
 from genlab.registry import EXTRACTORS, MODELS
 from genlab.types import Batch, DataSpec, Update
 

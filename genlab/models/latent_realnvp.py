@@ -11,8 +11,8 @@ from torch import Generator, Tensor, nn
 
 from genlab.config import config
 from genlab.models.autoencoder import Autoencoder
-from genlab.models.code_flow import CodeFlow, CodeFlowConfig
 from genlab.nets.autoencoder import NetConfig, decoder, encoder
+from genlab.nets.code_flow import CodeFlow, CodeFlowConfig
 from genlab.nets.pixels import PixelLikelihoodConfig
 from genlab.registry import MODELS
 from genlab.types import Batch, DataSpec, Stage, Update

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from genlab.config import Positive, config
-from genlab.models.coupling_flow import CouplingFlow, CouplingFlowConfig, half_net
-from genlab.nets.bijections import AffineCoupling
+from genlab.models.coupling_flow import CouplingFlow, CouplingFlowConfig
+from genlab.nets.coupling_chain import affine
 from genlab.registry import MODELS
 from genlab.types import DataSpec
 
@@ -30,8 +30,5 @@ class RealNVP(CouplingFlow):
     Config = RealNVPConfig
 
     def __init__(self, config: RealNVPConfig, spec: DataSpec) -> None:
-        def coupling(dim: int) -> AffineCoupling:
-            return AffineCoupling(half_net(config.net, dim, 2), dim // 2, config.scale_bound)
-
-        super().__init__(config, spec, coupling)
+        super().__init__(config, spec, affine(config.net, config.scale_bound))
         self.config = config

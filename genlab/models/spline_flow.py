@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from genlab.config import config
-from genlab.models.coupling_flow import CouplingFlow, CouplingFlowConfig, half_net
+from genlab.models.coupling_flow import CouplingFlow, CouplingFlowConfig
+from genlab.nets.coupling_chain import half_net
 from genlab.nets.splines import SplineConfig, SplineCoupling
 from genlab.registry import MODELS
 from genlab.types import DataSpec

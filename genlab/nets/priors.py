@@ -19,9 +19,10 @@ from torch import Generator, Tensor, nn
 
 from genlab.config import Count, Positive, config
 from genlab.errors import ConfigError
-from genlab.nets.bijections import AffineCoupling, Bijection, Compose, Permutation
+from genlab.nets.bijections import Bijection, Compose
+from genlab.nets.coupling_chain import affine, coupling_chain
 from genlab.nets.gaussian import DiagonalGaussian, GaussianMixture, Latents, StandardNormal
-from genlab.nets.mlp import MLP, MLPConfig
+from genlab.nets.mlp import MLPConfig
 from genlab.types import DataSpec
 
 Infer = Callable[[Tensor], DiagonalGaussian]
@@ -195,12 +196,8 @@ def coupling_flow(config: FlowPriorConfig, dim: int) -> Bijection:
     """Affine couplings with the order reversed after each, on vectors ``(B, dim)``."""
     if dim < 2:
         raise ConfigError("model/prior=flow: a coupling needs a latent_dim of at least 2")
-    split = dim // 2
-    parts: list[Bijection] = []
-    for _ in range(config.num_flows):
-        net = MLP(config.net, split, 2 * (dim - split))
-        parts += [AffineCoupling(net, split, config.scale_bound), Permutation(torch.arange(dim).flip(0))]
-    return Compose(parts)
+    coupling = affine(config.net, config.scale_bound)
+    return Compose(coupling_chain(config.num_flows, dim, "reverse", False, coupling))
 
 
 PriorConfig = Annotated[

@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from genlab.assemble import model_builder
 from genlab.config import conf_dir, parse
 from genlab.errors import ConfigError
-from genlab.models.code_flow import CodeFlow, CodeFlowConfig, Standardise
 from genlab.models.latent_realnvp import LatentRealNVP
 from genlab.nets.bijections import ActNorm
+from genlab.nets.code_flow import CodeFlow, CodeFlowConfig, Standardise
 from genlab.nets.mlp import MLPConfig
 from genlab.types import (
     Batch,

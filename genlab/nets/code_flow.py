@@ -9,8 +9,8 @@ from annotated_types import Ge
 from torch import Generator, Tensor, nn
 
 from genlab.config import NonNegative, Positive, config
-from genlab.models.coupling_flow import CodeOrder, couplings, half_net
-from genlab.nets.bijections import AffineCoupling, Bijection, Compose
+from genlab.nets.bijections import Bijection, Compose
+from genlab.nets.coupling_chain import VectorOrder, affine, coupling_chain
 from genlab.nets.gaussian import StandardNormal
 from genlab.nets.mlp import MLPConfig
 
@@ -23,7 +23,7 @@ class CodeFlowConfig:
     """A RealNVP of codes; ``noise``: see :class:`CodeFlow`."""
 
     num_flows: Annotated[int, Ge(2)] = 8
-    permutation: CodeOrder = "random"
+    permutation: VectorOrder = "random"
     scale_bound: Positive = 2.0
     actnorm: bool = True
     noise: NonNegative = 0.05
@@ -49,12 +49,9 @@ class CodeFlow(nn.Module):
     def __init__(self, config: CodeFlowConfig, dim: int) -> None:
         super().__init__()
         self.dim, self.noise = dim, config.noise
-
-        def coupling(dim: int) -> AffineCoupling:
-            return AffineCoupling(half_net(config.net, dim, 2), dim // 2, config.scale_bound)
-
         self.standardise = Standardise(dim)
-        parts = couplings(config.num_flows, dim, config.permutation, config.actnorm, coupling)
+        coupling = affine(config.net, config.scale_bound)
+        parts = coupling_chain(config.num_flows, dim, config.permutation, config.actnorm, coupling)
         self.bijection = Compose([self.standardise, *parts])
 
     @property
