@@ -127,7 +127,7 @@ def on_device(images: Images, device: Hardware) -> DeviceDataset:
     )
 
 
-def load_trained(name: str, key: str, spec: DataSpec, device: Hardware) -> Model:
+def load_trained(name: str, key: str, spec: DataSpec, device: Hardware, weights: Weights = "best") -> Model:
     """The trained model of the run ``name``, ready on ``device``; ``key`` is the setting that named it.
 
     Raises:
@@ -141,7 +141,7 @@ def load_trained(name: str, key: str, spec: DataSpec, device: Hardware) -> Model
     if other.shape != spec.shape:
         raise ConfigError(f"{key}={name}: a model of {other} images, and these are {spec}")
     model = build(other)
-    load_run(model, folder, "best")
+    load_run(model, folder, weights)
     device.prepare(model)
     return model.eval()
 

@@ -258,7 +258,7 @@ def evaluate(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dic
     step, epoch = load_run(model, folder, settings.weights)
     others = fetch_sets(evaluation, conf, spec, settings.dataset)
     runs = load_runs(evaluation, spec, device)
-    ensemble = [load_trained(name, "run", spec, device) for name in settings.ensemble]
+    ensemble = [load_trained(name, "run", spec, device, settings.weights) for name in settings.ensemble]
     device.prepare(model)
     data = load_splits(settings.dataset, device)
     subject = _subject(model, settings.run_name, settings.dataset, data, others, device, runs, ensemble)
