@@ -79,14 +79,14 @@ def fetch_sets(
         ConfigError: no other set is named.
         DataError: one is not to be had, or has images of another shape.
     """
-    named = [] if evaluation is None else evaluation.datasets()
+    if evaluation is None or not evaluation.datasets():
+        return {}
     others = {}
-    for name in named:
+    for name in evaluation.datasets():
         if name != own.name:
             other = parse(DatasetConfig, load_option("dataset", name, conf), f"dataset {name}")
-            assert evaluation is not None
             others[name] = replace(_fitted(other, spec, evaluation.resize), binarization=own.binarization)
-    if named and not others:
+    if not others:
         raise ConfigError(f"evaluation.datasets: {own.name} is the model's own set; name another")
     for other in others.values():
         ensure_available(other, splits=("test",))

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
+from typing import TypeVar
 
 import rich
 from rich import progress
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+def tracked(steps: Iterable[T], label: str | None, total: int | None = None) -> Iterable[T]:
+    """``steps``, of which there are ``total``, with a bar of that ``label`` on a terminal; without one none."""
+    hidden = label is None or not rich.get_console().is_terminal
+    return progress.track(steps, label or "", total, transient=True, disable=hidden)
 
 
 class ConsoleHandler(logging.Handler):

@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import rich
 import torch
 from pydantic import Field
-from rich.progress import track
 from torch import Tensor
 
 import genlab
@@ -44,6 +42,7 @@ from genlab.hardware import Hardware, HardwareConfig
 from genlab.logger import RunLogger
 from genlab.metrics.base import Evaluation, Result, Subject
 from genlab.models.base import Model
+from genlab.progress import tracked
 from genlab.registry import import_plugins
 from genlab.report.figures import loss_curves, save_grid
 from genlab.report.table import print_table
@@ -366,8 +365,7 @@ def _draw(
     parts = []
     with device.isolated(model, settings.seed), device.autocast():
         size = min(settings.batch_size, model.max_batch)
-        hidden = not rich.get_console().is_terminal
-        for start in track(range(0, total, size), "sampling", transient=True, disable=hidden):
+        for start in tracked(range(0, total, size), "sampling"):
             n = min(size, total - start)
             y = None if labels is None else labels[start : start + n].to(device.device)
             parts.append(model.sample(n, y, generator, **options).cpu())

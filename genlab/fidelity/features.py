@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
-import rich
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from genlab import checkpoint
@@ -22,10 +19,10 @@ from genlab.data.store import user_cache
 from genlab.errors import CheckpointError
 from genlab.extractors.base import Extractor, Features
 from genlab.models.base import Model
+from genlab.progress import tracked
 from genlab.types import Samples
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 def chosen(data: DeviceDataset, limit: int | None) -> Tensor:
@@ -60,7 +57,7 @@ def real_features(
     path = user_cache() / "features" / f"{_key(extractor, data, index)}.pt"
     found = _read(path)
     if found is None:
-        parts = _tracked(index.split(batch_size), label)
+        parts = tracked(index.split(batch_size), label)
         found = _joined([_extract(extractor, data.batch(part).x) for part in parts])
         _keep(path, found)
     logits = None if found.logits is None else found.logits.to(data.device)
@@ -82,7 +79,7 @@ def sample_features(
         y = torch.arange(n, device=model.device) % model.num_classes
     parts = []
     batch_size = min(batch_size, model.max_batch)
-    for start in _tracked(range(0, n, batch_size), label):
+    for start in tracked(range(0, n, batch_size), label):
         end = min(start + batch_size, n)
         x = model.sample(end - start, None if y is None else y[start:end])
         parts.append(_extract(extractor, x))
@@ -99,11 +96,6 @@ def _extract(extractor: Extractor, x: Tensor) -> Features:
 def _joined(parts: Sequence[Features]) -> Features:
     logits = [part.logits for part in parts if part.logits is not None]
     return Features(torch.cat([part.values for part in parts]), torch.cat(logits) if logits else None)
-
-
-def _tracked(steps: Sequence[T], label: str | None) -> Iterable[T]:
-    hidden = label is None or not rich.get_console().is_terminal
-    return track(steps, label or "", transient=True, disable=hidden)
 
 
 # --------------------------------------------------------------------------------------- on the disk

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import rich
-from rich.progress import track
+import torch
 from torch import Tensor
 
 from genlab.data import DatasetConfig
@@ -17,6 +16,7 @@ from genlab.data.device import DeviceDataset, Splits
 from genlab.errors import ConfigError
 from genlab.hardware import Hardware
 from genlab.models.base import Model
+from genlab.progress import tracked
 from genlab.report.figures import histograms
 from genlab.types import Batch
 
@@ -117,8 +117,24 @@ def batches(
     """
     batch_size = min(batch_size, model.max_batch)
     total = math.ceil(min(len(data), limit or len(data)) / batch_size)
-    hidden = not rich.get_console().is_terminal
-    yield from track(data.in_order(batch_size, limit), label, total, transient=True, disable=hidden)
+    yield from tracked(data.in_order(batch_size, limit), label, total)
+
+
+def per_image(
+    function: Callable[[Batch], Tensor],
+    model: Model,
+    data: DeviceDataset,
+    hardware: Hardware,
+    batch_size: int,
+    limit: int | None,
+    label: str,
+) -> Tensor:
+    """``function`` of :func:`batches` at the precision of ``hardware``: float64 ``(N, ...)`` on the CPU."""
+    parts = []
+    for batch in batches(model, data, batch_size, limit, label):
+        with hardware.autocast():
+            parts.append(function(batch).double().cpu())
+    return torch.cat(parts)
 
 
 def require_likelihood(evaluation: str, model: type[Model]) -> None:

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import rich
 import torch
 from annotated_types import Ge
-from rich.progress import track
 from torch import Generator, Tensor
 
 from genlab.config import Count, NonNegative, Seed, config
@@ -27,6 +25,7 @@ from genlab.errors import ConfigError, DataError, GenlabError
 from genlab.metrics.base import Evaluation, Result, Subject, require_splits
 from genlab.models.base import Model
 from genlab.nets.gaussian import DiagonalGaussian
+from genlab.progress import tracked
 from genlab.registry import EVALUATIONS
 from genlab.report.heatmap import heatmap
 from genlab.types import Encodes, HasPosterior
@@ -273,12 +272,7 @@ def _encode(
         GenlabError: codes that are not finite.
     """
     assert data.factors is not None
-    parts = track(
-        index.to(data.factors.device).split(batch_size),
-        description="codes",
-        transient=True,
-        disable=not rich.get_console().is_terminal,
-    )
+    parts = tracked(index.to(data.factors.device).split(batch_size), "codes")
     model = subject.model
     means: list[Tensor] = []
     log_vars: list[Tensor] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -18,6 +18,7 @@ from genlab.metrics.base import (
     Result,
     Subject,
     batches,
+    per_image,
     require_likelihood,
     require_splits,
 )
@@ -70,7 +71,7 @@ class LikelihoodEvaluation(Evaluation):
                 metrics |= _bound_metrics(f"likelihood/{split}", terms)
                 scores[split] = -terms[f"IWAE-{max(self.config.importance_samples)}"]
             else:
-                scores[split] = self._log_probs(subject, data)
+                scores[split] = self._log_prob(subject, data)
                 rows.append({"set": name, **summarise(scores[split], subject.model)})
             mean = scores[split].mean()
             metrics[f"likelihood/{split}/log_prob"] = mean.item()
@@ -87,24 +88,23 @@ class LikelihoodEvaluation(Evaluation):
         """The terms of every bound, float64 ``(N,)`` each."""
         assert isinstance(subject.model, HasBound)
         parts = []
-        for batch in self._batches(subject, data, "bounds"):
+        config = self.config
+        for batch in batches(subject.model, data, config.batch_size, config.max_images, "bounds"):
             with subject.hardware.autocast():
                 observed = subject.model.observe(batch.x)
-                terms = subject.model.bound_terms(observed, max(self.config.importance_samples))
-            parts.append(bounds(terms, self.config.importance_samples))
+                terms = subject.model.bound_terms(observed, max(config.importance_samples))
+            parts.append(bounds(terms, config.importance_samples))
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def _log_probs(self, subject: Subject, data: DeviceDataset) -> Tensor:
+    def _log_prob(self, subject: Subject, data: DeviceDataset) -> Tensor:
         """Nats per image, float64 ``(N,)`` on the CPU."""
-        assert isinstance(subject.model, HasLikelihood)
-        scores = []
-        for batch in self._batches(subject, data, "log p(x)"):
-            with subject.hardware.autocast():
-                scores.append(subject.model.log_prob(batch.x, batch.y).double().cpu())
-        return torch.cat(scores)
+        model, size, limit = subject.model, self.config.batch_size, self.config.max_images
 
-    def _batches(self, subject: Subject, data: DeviceDataset, label: str) -> Iterator[Batch]:
-        return batches(subject.model, data, self.config.batch_size, self.config.max_images, label)
+        def log_prob(batch: Batch) -> Tensor:
+            assert isinstance(model, HasLikelihood)
+            return model.log_prob(batch.x, batch.y)
+
+        return per_image(log_prob, model, data, subject.hardware, size, limit, "log p(x)")
 
 
 def bounds(terms: BoundTerms, sizes: tuple[int, ...]) -> dict[str, Tensor]:

@@ -161,7 +161,7 @@ class OODEvaluation(Evaluation):
             batch_size=self.config.batch_size,
         )
 
-    def _scores(self, train: View, views: Mapping[str, View]) -> tuple[dict[str, Scores], list[str]]:
+    def _scores(self, train: View, views: Mapping[str, View]) -> tuple[Mapping[str, Scores], list[str]]:
         """Every score of every set, and what is to be said of them: what was left out, what overflowed."""
         missing = {name: score.missing(train) for name, score in self._possible.items()}
         absent = [f"'{name}' {reason}" for name, reason in missing.items() if reason]
@@ -177,7 +177,7 @@ class OODEvaluation(Evaluation):
                 if undefined := int(values.isnan().sum()):
                     share = f"{undefined:,} of {len(values):,} images of {set_name}"
                     remarks.append(f"{row} is not a number, taken for the least typical, for {share}")
-        return {**by_score}, remarks
+        return by_score, remarks
 
     def _compare(self, scores: Scores, own: str) -> Iterator[dict[str, Any]]:
         """The measures of each set but ``own``."""

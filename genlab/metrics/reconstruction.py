@@ -77,17 +77,26 @@ class ReconstructionEvaluation(Evaluation):
         return error, ssim
 
 
+def squared_error(x: Tensor, reconstructed: Tensor) -> Tensor:
+    """Mean over the pixels of uint8 ``(B, C, H, W)`` on [0, 1]: ``(B,)``.
+
+    >>> white = torch.full((1, 1, 2, 2), 255, dtype=torch.uint8)
+    >>> squared_error(white, white - 51)
+    tensor([0.0400])
+    """
+    return (to_unit(x) - to_unit(reconstructed)).square().flatten(1).mean(1)
+
+
 def compare(x: Tensor, reconstructed: Tensor) -> tuple[Tensor, Tensor]:
     """Mean squared error per pixel on [0, 1] and SSIM, ``(B,)`` each, of uint8 ``(B, C, H, W)``.
 
     SSIM is NaN for images that are smaller than its window of 11x11 pixels.
     """
-    a, b = to_unit(x), to_unit(reconstructed)
-    error = (a - b).square().flatten(1).mean(1)
+    error = squared_error(x, reconstructed)
     if min(x.shape[-2:]) < _WINDOW:
         return error, torch.full_like(error, math.nan)
     ssim = structural_similarity_index_measure(
-        b, a, sigma=1.5, kernel_size=_WINDOW, data_range=1.0, reduction="none"
+        to_unit(reconstructed), to_unit(x), sigma=1.5, kernel_size=_WINDOW, data_range=1.0, reduction="none"
     )
     assert isinstance(ssim, Tensor)
     return error, ssim.view(-1)

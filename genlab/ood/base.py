@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from genlab.config import config
 from genlab.data import DatasetConfig
 from genlab.data.device import DeviceDataset
 from genlab.hardware import Hardware
-from genlab.metrics.base import batches
+from genlab.metrics.base import per_image
 from genlab.models.base import Model
 from genlab.types import Batch, HasCodeLikelihood, HasLikelihood
 
@@ -98,11 +97,8 @@ class View:
             limit = self.slow_limit if slow else self.limit
             model, size = model or self.model, batch_size or self.batch_size
             with self.hardware.isolated(model, self.seed):
-                parts = []
-                for batch in batches(model, self.data, size, limit, f"{key}, {self.name}"):
-                    with self.hardware.autocast():
-                        parts.append(function(batch).double().cpu())
-            self._measured[key] = torch.cat(parts)
+                label = f"{key}, {self.name}"
+                self._measured[key] = per_image(function, model, self.data, self.hardware, size, limit, label)
         return self._measured[key]
 
 

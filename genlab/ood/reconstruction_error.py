@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from genlab.data import DatasetConfig
-from genlab.likelihood import to_unit
+from genlab.metrics.reconstruction import squared_error
 from genlab.models.base import Model
 from genlab.models.flow import Flow
 from genlab.ood.base import Score, View
@@ -39,14 +39,3 @@ class ReconstructionError(Score):
             return -squared_error(batch.x, view.model.reconstruct(batch.x))
 
         return {"reconstruction_error": view.measure("reconstruction error", score)}
-
-
-def squared_error(x: Tensor, reconstructed: Tensor) -> Tensor:
-    """Mean over the pixels of uint8 ``(B, C, H, W)`` on [0, 1]: ``(B,)``.
-
-    >>> import torch
-    >>> white = torch.full((1, 1, 2, 2), 255, dtype=torch.uint8)
-    >>> squared_error(white, white - 51)
-    tensor([0.0400])
-    """
-    return (to_unit(x) - to_unit(reconstructed)).square().flatten(1).mean(1)

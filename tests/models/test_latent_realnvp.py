@@ -8,6 +8,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from staged import striped, train_stage
 
 from genlab.assemble import model_builder
 from genlab.config import conf_dir, parse
@@ -52,27 +53,6 @@ def _model(*overrides, spec=SPEC):
     return model_builder(_compose(*SMALL, *overrides)["model"])(spec)
 
 
-def _images(spec=SPEC, n=64):
-    """Of two bright rows each, so that there is something to learn."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.zeros(n, *spec.shape, dtype=torch.uint8)
-    rows = torch.rand(n, spec.height, generator=generator).argsort(1)[:, :2]
-    x[torch.arange(n)[:, None], :, rows] = 220
-    return x
-
-
-def _train(model, batch, stage, steps, lr=3e-3):
-    """The last update, after as many steps."""
-    (parameters,) = next(s for s in model.stages() if s.name == stage).groups.values()
-    optimizer = torch.optim.Adam(parameters, lr=lr)
-    for step in range(steps):
-        (update,) = model.updates(batch, stage, step)
-        model.zero_grad()
-        update.loss.backward(inputs=parameters)
-        optimizer.step()
-    return update
-
-
 def _shaken(module, scale=0.2):
     """Away from the identity that a flow begins as."""
     with torch.no_grad():
@@ -86,13 +66,13 @@ def model():
     """Neither its flow the identity nor its codes of zero mean and unit variance."""
     made = _model()
     _shaken(made.flow)
-    made.flow.standardise.initialize(made.encode(_images()))
+    made.flow.standardise.initialize(made.encode(striped(SPEC)))
     return made.eval()
 
 
 @pytest.fixture
 def batch():
-    return Batch(_images())
+    return Batch(striped(SPEC))
 
 
 def _by_hand(flow, codes):
@@ -221,7 +201,7 @@ def test_each_stage_moves_its_own_and_nothing_of_the_other(batch):
     for stage, other in (("autoencoder", "flow"), ("flow", "autoencoder")):
         buffers = [b.clone() for b in model.buffers()]
         kept, moved = [p.clone() for p in groups[other]], [p.clone() for p in groups[stage]]
-        _train(model.train(), batch, stage, 2)
+        train_stage(model.train(), batch, stage, 2)
         assert all(map(torch.equal, kept, groups[other]))
         assert not any(map(torch.equal, moved, groups[stage]))
         assert all(map(torch.equal, buffers, model.buffers())) == (stage == "flow")
@@ -230,12 +210,12 @@ def test_each_stage_moves_its_own_and_nothing_of_the_other(batch):
 def test_training_reconstructs_and_the_flow_then_finds_its_codes_likelier(batch):
     model = _model().train()
     before = model.validate(batch, "autoencoder")
-    _train(model, batch, "autoencoder", 200)
+    train_stage(model, batch, "autoencoder", 200)
     after = model.validate(batch, "autoencoder")
     assert before.keys() == {"loss", "reconstruction"}
     assert after["reconstruction"] < before["reconstruction"] - 30
     density = model.validate(batch, "flow")["code_log_prob"]
-    _train(model, batch, "flow", 100)
+    train_stage(model, batch, "flow", 100)
     assert model.validate(batch, "flow")["code_log_prob"] > density + 0.5
     error = (model.reconstruct(batch.x).float() - batch.x.float()).square().mean()
     assert error < 0.6 * batch.x.float().var()
@@ -244,8 +224,8 @@ def test_training_reconstructs_and_the_flow_then_finds_its_codes_likelier(batch)
 def test_the_flow_begins_where_its_actnorms_would_be_initialised(batch):
     """The statistics of the first stage leave them nothing to do."""
     model = _model().train()
-    _train(model, batch, "autoencoder", 60)
-    _train(model, batch, "autoencoder", 60, lr=1e-5)  # as schedules end
+    train_stage(model, batch, "autoencoder", 60)
+    train_stage(model, batch, "autoencoder", 60, lr=1e-5)  # as schedules end
     model.eval()
     y, _ = model.flow.standardise(model.encode(batch.x))
     assert y.mean(0).abs().max() < 0.3
@@ -295,7 +275,7 @@ def test_reconstructions_are_the_images_of_codes(model, batch):
 def test_every_likelihood_of_pixels_fits(likelihood, batch):
     model = _model(f"model/likelihood={likelihood}")
     for stage in model.stages():
-        assert _train(model, batch, stage.name, 1).loss.isfinite()
+        assert train_stage(model, batch, stage.name, 1).loss.isfinite()
     assert model.sample(2).dtype == torch.uint8
 
 
@@ -315,7 +295,7 @@ def test_every_size_of_image_works_or_is_refused_in_one_line(spec, net):
     model = build(spec)
     x = torch.randint(0, 256, (4, *spec.shape), dtype=torch.uint8)
     for stage in model.stages():
-        assert _train(model, Batch(x), stage.name, 1).loss.isfinite()
+        assert train_stage(model, Batch(x), stage.name, 1).loss.isfinite()
     assert model.code_log_prob(x).shape == (4,)
     assert model.sample(2).shape == model.reconstruct(x)[:2].shape == (2, *spec.shape)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from staged import striped, train_stage
 
 from genlab.assemble import build_evaluation, model_builder
 from genlab.callbacks.base import Snapshot
@@ -44,24 +45,7 @@ def model():
 
 @pytest.fixture
 def batch():
-    """Images of two stripes each, so that there is something to learn."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.zeros(64, 1, 8, 8, dtype=torch.uint8)
-    rows = torch.rand(64, 8, generator=generator).argsort(1)[:, :2]
-    x[torch.arange(64)[:, None], 0, rows] = 220
-    return Batch(x)
-
-
-def _train(model, batch, stage, steps, lr=3e-3):
-    """The last update, after as many steps."""
-    (parameters,) = next(s for s in model.stages() if s.name == stage).groups.values()
-    optimizer = torch.optim.Adam(parameters, lr=lr)
-    for step in range(steps):
-        (update,) = model.updates(batch, stage, step)
-        model.zero_grad()
-        update.loss.backward(inputs=parameters)
-        optimizer.step()
-    return update
+    return Batch(striped(SPEC))
 
 
 def test_it_has_no_likelihood_of_pixels_and_all_else(model):
@@ -92,7 +76,7 @@ def test_the_loss_is_the_sum_that_is_documented(model, batch):
 
 def test_training_reconstructs_and_atoms_stay_of_unit_norm(model, batch):
     before = model.validate(batch, "autoencoder")
-    _train(model, batch, "autoencoder", 150)
+    train_stage(model, batch, "autoencoder", 150)
     model.eval()
     after = model.validate(batch, "autoencoder")
     assert after["reconstruction"] < before["reconstruction"] - 30
@@ -114,7 +98,7 @@ def test_a_stage_leaves_the_parameters_and_statistics_of_the_other_alone(model, 
     for stage, other in (("autoencoder", "prior"), ("prior", "autoencoder")):
         buffers = [b.clone() for b in model.buffers()]
         kept, moved = [p.clone() for p in groups[other]], [p.clone() for p in groups[stage]]
-        _train(model, batch, stage, 2)
+        train_stage(model, batch, stage, 2)
         assert all(map(torch.equal, kept, groups[other]))
         assert not any(map(torch.equal, moved, groups[stage]))
         same = all(map(torch.equal, buffers, model.buffers()))
@@ -123,9 +107,9 @@ def test_a_stage_leaves_the_parameters_and_statistics_of_the_other_alone(model, 
 
 def test_the_prior_learns_the_density_of_features(batch):
     model = _model()
-    _train(model, batch, "autoencoder", 50)
+    train_stage(model, batch, "autoencoder", 50)
     before = model.validate(batch, "prior")["loss"]
-    _train(model, batch, "prior", 60)
+    train_stage(model, batch, "prior", 60)
     assert model.validate(batch, "prior")["loss"] < before
 
 
@@ -157,7 +141,7 @@ def test_validation_and_looking_move_nothing(model, batch):
 
 
 def test_a_copy_and_a_checkpoint_say_the_same(model, batch):
-    _train(model, batch, "autoencoder", 3)
+    train_stage(model, batch, "autoencoder", 3)
     other = _model()
     other.load_state_dict(model.state_dict())
     for same in (copy.deepcopy(model), other):
@@ -166,7 +150,7 @@ def test_a_copy_and_a_checkpoint_say_the_same(model, batch):
 
 def test_the_learned_matrices_get_gradients(batch):
     model = _model("model.lista.matrices=learned")
-    _train(model, batch, "autoencoder", 1)
+    train_stage(model, batch, "autoencoder", 1)
     (group,) = model.stages()[0].groups.values()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in group)
 
