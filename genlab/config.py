@@ -35,6 +35,8 @@ Fraction = Annotated[float, Ge(0), Le(1)]
 """A number from 0 to 1."""
 ProperFraction = Annotated[float, Ge(0), Lt(1)]
 """A number from 0 to below 1."""
+OpenFraction = Annotated[float, Gt(0), Lt(1)]
+"""A number above 0 and below 1."""
 Seed = Annotated[int, Ge(0), Lt(2**63)]
 """A seed of a random number generator."""
 

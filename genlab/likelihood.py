@@ -48,9 +48,40 @@ def quantise(x: Tensor) -> Tensor:
     return (x * LEVELS).floor().clamp(0, LEVELS - 1).to(torch.uint8)
 
 
+def signed(x: Tensor, generator: Generator | None = None, *, noisy: bool = False) -> Tensor:
+    """Uint8 -> float32 on (-1, 1): the middle of each level, or, ``noisy``, uniformly dequantised.
+
+    The axis of diffusion models: a level is 2/256 wide, and :func:`quantise` of ``(x + 1) / 2`` undoes it.
+    """
+    return 2 * (dequantise(x, generator) if noisy else centre(x)) - 1
+
+
+def level_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """The log-mass of ``N(mean, std^2)`` on the level of each uint8 pixel, on the axis of :func:`signed`.
+
+    Nats per pixel; the first and the last level take the tails, so that the 256 make up 1.
+
+    References:
+        Ho et al. 2020, "Denoising diffusion probabilistic models", eq. 13.
+    """
+    centred = signed(x).to(mean) - mean
+    low, high = (centred - 1 / LEVELS) / std, (centred + 1 / LEVELS) / std
+    low, high = low.masked_fill(x == 0, -math.inf), high.masked_fill(x == LEVELS - 1, math.inf)
+    above = centred > 0  # the lower tail has digits where the upper has none
+    log_high = torch.special.log_ndtr(torch.where(above, -low, high))
+    log_low = torch.special.log_ndtr(torch.where(above, -high, low))
+    log_mass: Tensor = log_high + torch.log(-torch.expm1(log_low - log_high))
+    return log_mass
+
+
 def to_levels(log_density: Tensor, dim: int) -> Tensor:
     """Log-density on [0, 1) in nats per image -> the 256-level scale: one level is 1/256 wide."""
     return log_density - dim * math.log(LEVELS)
+
+
+def signed_to_levels(log_density: Tensor, dim: int) -> Tensor:
+    """Log-density on the axis of :func:`signed`, nats per image -> the 256-level scale."""
+    return to_levels(log_density, dim) + dim * math.log(2)
 
 
 def bits_per_dim(log_prob: Tensor, dim: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -83,6 +83,38 @@ class Samples(Protocol):
 
     def sample(self, n: int, y: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         """``n`` images, uint8 ``(n, C, H, W)``, of classes ``y`` where the model is conditional."""
+        ...
+
+
+@dataclass(frozen=True)
+class SamplingStep:
+    """A moment of sampling: images ``x`` at ``time`` (1: noise, 0: done), and the images foreseen then, ``x0``.
+
+    ``(n, C, H, W)`` both: uint8 where a model gives them, floats on [-1, 1] inside one.
+    """
+
+    time: float
+    x: Tensor
+    x0: Tensor
+
+
+@runtime_checkable
+class SamplesStepwise(Protocol):
+    """A model whose samples come out of noise step by step."""
+
+    def sample_steps(
+        self, n: int, y: Tensor | None = None, generator: Generator | None = None
+    ) -> Iterator[SamplingStep]:
+        """The way of the images that :meth:`Samples.sample` gives, from noise to the images themselves."""
+        ...
+
+
+@runtime_checkable
+class Denoises(Protocol):
+    """A model that sees through noise."""
+
+    def denoised(self, x: Tensor, time: float, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Uint8 images with as much noise as at ``time`` in (0, 1], and what it makes of them; uint8 both."""
         ...
 
 

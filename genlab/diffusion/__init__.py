@@ -1,0 +1,1 @@
+"""Diffusion without any network: schedules, the Gaussian process, what is minimised, samplers, ODEs."""
