@@ -23,6 +23,10 @@ class ConfigError(GenlabError):
     exit_code = 2
 
 
+class CapabilityError(ConfigError):
+    """A model that lacks what is asked of it, whatever the settings: it has no likelihood, say."""
+
+
 class DataError(GenlabError):
     """A dataset that can't be had, is corrupt, or doesn't fit the model."""
 

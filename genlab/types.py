@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -164,6 +164,24 @@ class HasBound(Protocol):
 
     def bound_terms(self, x: Tensor, num_samples: int) -> BoundTerms:
         """``num_samples`` importance samples for each observed image."""
+        ...
+
+
+@runtime_checkable
+class HasStepTerms(Protocol):
+    """A model whose bound is a sum over the steps of a chain, from the image (step 1) to noise (step T)."""
+
+    @property
+    def strata(self) -> Sequence[tuple[int, int]]:
+        """The first and the last step of each part of the chain that has a term; step 1 is one by itself."""
+        ...
+
+    def step_terms(self, x: Tensor) -> Tensor:
+        """The bound on ``-log p(x)`` of uint8 images as summands ``(B, K + 1)``, in nats per image.
+
+        ``L_0``, how well step 1 gives the image; what the steps of each further of the ``K`` strata give away
+        together; ``L_T``, how far the end is from noise.
+        """
         ...
 
 

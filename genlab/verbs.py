@@ -295,6 +295,7 @@ def _measure(
         "further": [{"title": table.title, "rows": table.rows} for table in result.further],
         "notes": result.notes,
         "metrics": result.metrics,
+        "remarks": result.remarks,
     }
     target = folder.folder("evaluation") / f"{name}.json"
     write_atomic(target, (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())

@@ -1,14 +1,12 @@
 """The variational bound of a diffusion, term by term, in nats per image.
 
-``-log p(x) <= L_T + sum_t L_{t-1} + L_0``: how far the end is from noise, how far each reverse step is from the
-posterior, and how well the first step names each pixel's level.
+``-log p(x) <= L_0 + sum_{t>1} L_{t-1} + L_T``: how well the first step names each pixel's level, how far each
+reverse step is from the posterior, and how far the end is from noise.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,9 +18,8 @@ from genlab.likelihood import level_log_prob, signed
 
 def prior_term(process: Process, x0: Tensor) -> Tensor:
     """``L_T = KL(q(x_T | x_0) || N(0, I))`` of images ``(B, C, H, W)`` on [-1, 1]: nats per image ``(B,)``."""
-    t = torch.full((len(x0),), process.num_steps, device=x0.device)
-    variance = process.sigma(t).square()
-    kl = 0.5 * ((process.alpha(t) * x0).square() + variance - 1 - variance.log())
+    alpha_bar = process.log_alpha_bar[-1].exp()
+    kl = 0.5 * (alpha_bar * (x0.square() - 1) - torch.log1p(-alpha_bar))  # from digits that 1 - alpha_bar lacks
     return kl.flatten(1).sum(1)
 
 
@@ -45,48 +42,35 @@ def step_term(
     true_mean = process.posterior_mean(x0, x_t, s, t)
     true_log_variance = process.posterior_variance(s, t).log()  # -inf at the first step, which is not this KL
     gap = log_variance - true_log_variance
-    kl = 0.5 * (gap - 1 + (-gap).exp() + (true_mean - mean).square() * (-log_variance).exp())
+    distance = (true_mean - mean).square() * (-log_variance).exp()
+    kl = 0.5 * (gap + torch.expm1(-gap) + distance)
     decoder = -level_log_prob(x, mean, (0.5 * log_variance).exp().expand_as(mean))
     return torch.where(s[:, None, None, None] == 0, decoder, kl).flatten(1).sum(1)
 
 
-@dataclass(frozen=True)
-class Terms:
-    """The parts of the bound, nats per image: ``prior`` ``(B,)``, and ``steps`` ``(K, B)`` of the step ``t``
-    ``(K, B)`` drawn in each stratum, times the steps that the stratum has."""
-
-    prior: Tensor
-    steps: Tensor
-    t: Tensor
-
-    @property
-    def total(self) -> Tensor:
-        """The bound on ``-log p(x)``, ``(B,)``."""
-        return self.prior + self.steps.sum(0)
-
-
 def strata(num_steps: int, count: int | None) -> list[tuple[int, int]]:
-    """Steps 1 to ``num_steps`` in ``count`` parts, ``(first, last)`` of each, shorter where ``t`` is small.
+    """Steps 1 to ``num_steps`` in ``count`` parts, ``(first, last)`` of each, at least 2.
 
-    Terms are largest there and differ most from each other. ``None``, or too many: each step by itself.
+    Step 1, whose term is of its own kind, is alone. Parts are shorter where ``t`` is small: terms are largest
+    there and differ most from each other. ``None``, or too many: each step by itself.
 
     >>> strata(16, 4)
-    [(1, 1), (2, 4), (5, 9), (10, 16)]
+    [(1, 1), (2, 3), (4, 8), (9, 16)]
     """
-    count = min(count or num_steps, num_steps)
-    ends = [max(i, math.ceil(num_steps * (i / count) ** 2)) for i in range(count + 1)]
-    return [(low + 1, high) for low, high in itertools.pairwise(ends)]
+    further = min(count or num_steps, num_steps) - 1
+    ends = [1 + max(i, -(-(num_steps - 1) * i**2 // further**2)) for i in range(further + 1)]
+    return [(low + 1, high) for low, high in itertools.pairwise([0, *ends])]
 
 
-def bound_terms(denoise: Denoise, process: Process, variance: Variance, x: Tensor, count: int | None) -> Terms:
-    """The bound of uint8 images from one step in each of ``count`` strata: unbiased for the sum of all terms.
+def bound_terms(denoise: Denoise, process: Process, variance: Variance, x: Tensor, count: int | None) -> Tensor:
+    """The bound of uint8 images as summands ``(B, K + 1)``: of each of ``count`` :func:`strata`, then ``L_T``.
 
-    Each image has steps and noise of its own; ``count`` evaluations of the network.
+    One step is drawn in each stratum and stands for all of it, so that each summand is unbiased. Each image has
+    steps and noise of its own; ``count`` evaluations of the network.
     """
-    terms, times = [], []
+    terms = []
     for first, last in strata(process.num_steps, count):
         t = torch.randint(first, last + 1, (len(x),), device=x.device)
         eps = torch.randn(x.shape, device=x.device, dtype=process.log_alpha_bar.dtype)
         terms.append((last - first + 1) * step_term(denoise, process, variance, x, t, eps))
-        times.append(t)
-    return Terms(prior_term(process, signed(x)), torch.stack(terms), torch.stack(times))
+    return torch.stack([*terms, prior_term(process, signed(x))], dim=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
@@ -78,7 +79,8 @@ def transport(
 
     state = torch.cat([x.flatten(1), x.new_zeros(len(x), 1)], dim=1)
     with torch.autocast(x.device.type, enabled=False), torch.no_grad():
-        *_, state = solve(with_divergence, state, evenly_spaced(start, end, config.num_steps), "rk4")
+        way = solve(with_divergence, state, evenly_spaced(start, end, config.num_steps), "rk4")
+        state = deque(way, maxlen=1).pop()
     return state[:, :-1].view_as(x), state[:, -1]
 
 

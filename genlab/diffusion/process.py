@@ -32,7 +32,8 @@ class Denoised:
 class Process(nn.Module):
     """``q(x_t | x_0) = N(alpha_t x_0, sigma_t^2)`` with ``alpha_t^2 + sigma_t^2 = 1``, in ``T`` steps.
 
-    Steps are int64 ``(B,)`` from 0 to T. What is computed is of the precision of ``betas``.
+    Steps are int64 ``(B,)`` from 0 to T. What is computed has the precision that the module has: that of
+    ``betas``, float64 at best. Made ``float()`` afterwards it keeps four digits of every ``beta_{t|s}``.
 
     References:
         Ho et al. 2020, "Denoising diffusion probabilistic models", section 2; of any two steps s < t as in
@@ -81,12 +82,11 @@ class Process(nn.Module):
     ) -> Tensor:
         """Of the model's ``p(x_s | x_t)``, ``(B, 1, 1, 1)`` or, where it is learned, ``(B, C, H, W)``.
 
-        ``small`` is the posterior's variance (at step 0, where that is none, the one at step 1), ``large`` that
-        of ``q(x_t | x_s)``: the lower and the upper bound of the best one (Ho et al. 2020, section 3.2).
-        ``learned`` lies between them (Nichol & Dhariwal 2021, eq. 15).
+        ``small`` is the posterior's variance (where s is 0 and that is none, the one of ``q(x_1 | x_2, x_0)``),
+        ``large`` that of ``q(x_t | x_s)``: the lower and the upper bound of the best one (Ho et al. 2020,
+        section 3.2). ``learned`` lies between them (Nichol & Dhariwal 2021, eq. 15).
         """
-        first = torch.ones_like(s)
-        small = torch.maximum(self.posterior_variance(s, t), self.posterior_variance(first, first + 1)).log()
+        small = self.posterior_variance(s.clamp(min=1), torch.where(s == 0, 2, t)).log()
         large = self._step_variance(s, t).log()
         if kind == "learned":
             assert fraction is not None
@@ -125,7 +125,7 @@ class Process(nn.Module):
         return 0.5 * ((-torch.expm1(log_alpha_bar)).log() - log_alpha_bar)
 
     def subsequence(self, num_steps: int | None) -> list[int]:
-        """``num_steps`` steps evenly spaced from T down to 1, then 0; of ``None`` or too many, all.
+        """``num_steps`` steps evenly spaced from T, and 0 at the end; of ``None`` or too many, all.
 
         >>> Process(torch.full((1000,), 0.01)).subsequence(4)
         [1000, 750, 500, 250, 0]

@@ -6,13 +6,14 @@ import math
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge, Lt
+from annotated_types import Ge
 from pydantic import Field
 from torch import Tensor
 
-from genlab.config import NonNegative, Positive, config
+from genlab.config import NonNegative, OpenFraction, Positive, config
 
 Steps = Annotated[int, Ge(2)]
+"""A number of steps of a chain, of at least 2."""
 _WORST = 1e-3
 """Bits per dimension that the end of a diffusion may still know of a black pixel."""
 
@@ -51,7 +52,7 @@ class CosineSchedule:
     name: Literal["cosine"] = "cosine"
     num_steps: Steps = 1000
     offset: NonNegative = 0.008
-    max_beta: Annotated[float, Ge(0), Lt(1)] = 0.999
+    max_beta: OpenFraction = 0.999
 
     def __post_init__(self) -> None:
         """Refuse what is no diffusion to noise."""

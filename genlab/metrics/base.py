@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genlab.data import DatasetConfig
 from genlab.data.device import DeviceDataset, Splits
-from genlab.errors import ConfigError
+from genlab.errors import CapabilityError, ConfigError
 from genlab.hardware import Hardware
 from genlab.models.base import Model
 from genlab.progress import tracked
@@ -51,7 +51,8 @@ class Result:
     """A table for people, numbers for machines, values for histograms.
 
     ``metrics`` go to ``summary.json``, TensorBoard and sweeps by their names; ``scores`` are distributions
-    by the name of the set; ``further`` are tables beside the main one.
+    by the name of the set; ``further`` are tables beside the main one. ``remarks`` are words that a metric is
+    not to be read without, by its name: of which kind it is, of how many images.
     """
 
     title: str
@@ -61,6 +62,7 @@ class Result:
     scores: Mapping[str, Tensor] = field(default_factory=dict)
     score_name: str = ""
     further: Sequence[Table] = ()
+    remarks: Mapping[str, Sequence[str]] = field(default_factory=dict, kw_only=True)
 
 
 class Evaluation:
@@ -89,7 +91,8 @@ class Evaluation:
         """Whether a model of this class can be evaluated on its dataset at all, before any work.
 
         Raises:
-            ConfigError: it lacks the capability, or the dataset the images.
+            CapabilityError: it lacks the capability.
+            ConfigError: the dataset lacks the images, or a setting doesn't fit.
         """
 
     def run(self, subject: Subject) -> Result:
@@ -138,6 +141,6 @@ def per_image(
 
 
 def require_likelihood(evaluation: str, model: type[Model]) -> None:
-    """Raise :class:`ConfigError` unless ``model`` has ``log_prob``."""
+    """Raise :class:`CapabilityError` unless ``model`` has ``log_prob``."""
     if not hasattr(model, "log_prob"):
-        raise ConfigError(f"evaluation={evaluation} needs a likelihood, and {model.__name__} has none")
+        raise CapabilityError(f"evaluation={evaluation} needs a likelihood, and {model.__name__} has none")

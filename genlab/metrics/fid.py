@@ -9,7 +9,7 @@ from typing import Literal
 
 from genlab.config import Seed, config
 from genlab.data import DatasetConfig, data_spec
-from genlab.errors import ConfigError
+from genlab.errors import CapabilityError
 from genlab.fidelity.features import chosen
 from genlab.fidelity.quality import Quality, QualityConfig, load
 from genlab.metrics.base import Evaluation, Result, Subject, require_splits
@@ -61,7 +61,7 @@ class FIDEvaluation(Evaluation):
     def check(self, model: type[Model], dataset: DatasetConfig) -> None:
         """The model must sample, the split have images, and the extractor suit them."""
         if not hasattr(model, "sample"):
-            raise ConfigError(f"evaluation=fid needs samples, and {model.__name__} does not sample")
+            raise CapabilityError(f"evaluation=fid needs samples, and {model.__name__} does not sample")
         require_splits([self.config.split], dataset)
         load(self.config, data_spec(dataset), dataset.label)
 

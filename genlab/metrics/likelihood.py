@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -17,6 +19,7 @@ from genlab.metrics.base import (
     Evaluation,
     Result,
     Subject,
+    Table,
     batches,
     per_image,
     require_likelihood,
@@ -24,7 +27,8 @@ from genlab.metrics.base import (
 )
 from genlab.models.base import Model
 from genlab.registry import EVALUATIONS
-from genlab.types import Batch, BoundTerms, HasBound, HasLikelihood
+from genlab.report.step_terms import draw_step_terms
+from genlab.types import Batch, BoundTerms, HasBound, HasLikelihood, HasStepTerms
 
 
 @config
@@ -42,12 +46,24 @@ class LikelihoodConfig:
     seed: Seed = 0
 
 
+@dataclass(frozen=True)
+class StepsResult(Result):
+    """Of a bound over the steps of a chain, the summands of each split: bits/dim, float64 ``(K + 1,)``.
+
+    What they are is said by :class:`~genlab.types.HasStepTerms`.
+    """
+
+    steps: Mapping[str, Tensor] = field(default_factory=dict)
+    strata: Sequence[tuple[int, int]] = ()
+
+
 @EVALUATIONS.register("likelihood")
 class LikelihoodEvaluation(Evaluation):
     """Mean log p(x) with its standard error, and bits/dim; of a latent-variable model, the bounds on it.
 
     NELBO, KL and reconstruction are those of the ELBO at weight 1, whatever the model was trained on. All
     bounds come from the same samples: each is the mean over as many groups of ``m`` as the largest ``m`` holds.
+    A bound over the steps of a chain is shown term by term, and drawn against the step.
     """
 
     Config = LikelihoodConfig
@@ -60,29 +76,41 @@ class LikelihoodEvaluation(Evaluation):
 
     def run(self, subject: Subject) -> Result:
         """Rows for each split."""
+        model = subject.model
+        steps: dict[str, Tensor] = {}
         rows: list[dict[str, Any]] = []
         metrics: dict[str, float] = {}
         scores: dict[str, Tensor] = {}
         for split in self.config.splits:
             data, name = getattr(subject.data, split), f"{subject.dataset} {split}"
-            if isinstance(subject.model, HasBound) and self.config.importance_samples:
+            if isinstance(model, HasBound) and self.config.importance_samples:
                 terms = self._bounds(subject, data)
                 rows += [{"set": name, "nats per image": key, **_cells(v)} for key, v in terms.items()]
                 metrics |= _bound_metrics(f"likelihood/{split}", terms)
                 scores[split] = -terms[f"IWAE-{max(self.config.importance_samples)}"]
+            elif isinstance(model, HasStepTerms) and model.likelihood == "bound":
+                steps[split] = self._step_terms(subject, data)
+                scores[split] = -steps[split].sum(1)
+                rows.append({"set": name, **summarise(scores[split], model)})
             else:
                 scores[split] = self._log_prob(subject, data)
-                rows.append({"set": name, **summarise(scores[split], subject.model)})
+                rows.append({"set": name, **summarise(scores[split], model)})
             mean = scores[split].mean()
             metrics[f"likelihood/{split}/log_prob"] = mean.item()
-            if subject.model.levels == LEVELS:
-                bits = bits_per_dim(mean, subject.model.spec.dim).item()
-                metrics[f"likelihood/{split}/bits_per_dim"] = bits
-        notes = [protocol(subject.model)]
-        if isinstance(subject.model, HasBound):
+            if model.levels == LEVELS:
+                metrics[f"likelihood/{split}/bits_per_dim"] = bits_per_dim(mean, model.spec.dim).item()
+        notes = [protocol(model)]
+        if isinstance(model, HasBound):
             notes.append("IWAE-m: the negative importance-weighted bound of m samples; -log p(x) is below all")
         title = f"Likelihood under {subject.run_name}"
-        return Result(title, rows, notes, metrics, scores, "log p(x), nats per image")
+        result = Result(title, rows, notes, metrics, scores, "log p(x), nats per image")
+        return result if not steps else _with_steps(result, steps, subject)
+
+    def draw(self, result: Result, folder: Path) -> None:
+        """Draw a histogram of each set's ``log p(x)``, and the terms of a bound over steps."""
+        super().draw(result, folder)
+        if isinstance(result, StepsResult):
+            draw_step_terms(result.steps, result.strata, result.title, folder / f"{self.config.name}_steps")
 
     def _bounds(self, subject: Subject, data: DeviceDataset) -> dict[str, Tensor]:
         """The terms of every bound, float64 ``(N,)`` each."""
@@ -98,13 +126,19 @@ class LikelihoodEvaluation(Evaluation):
 
     def _log_prob(self, subject: Subject, data: DeviceDataset) -> Tensor:
         """Nats per image, float64 ``(N,)`` on the CPU."""
-        model, size, limit = subject.model, self.config.batch_size, self.config.max_images
+        model = subject.model
+        assert isinstance(model, HasLikelihood)
+        return self._per_image(lambda batch: model.log_prob(batch.x, batch.y), subject, data)
 
-        def log_prob(batch: Batch) -> Tensor:
-            assert isinstance(model, HasLikelihood)
-            return model.log_prob(batch.x, batch.y)
+    def _step_terms(self, subject: Subject, data: DeviceDataset) -> Tensor:
+        """The summands of the bound, nats per image, float64 ``(N, K + 1)`` on the CPU."""
+        model = subject.model
+        assert isinstance(model, HasStepTerms)
+        return self._per_image(lambda batch: model.step_terms(batch.x), subject, data)
 
-        return per_image(log_prob, model, data, subject.hardware, size, limit, "log p(x)")
+    def _per_image(self, function: Callable[[Batch], Tensor], subject: Subject, data: DeviceDataset) -> Tensor:
+        size, limit = self.config.batch_size, self.config.max_images
+        return per_image(function, subject.model, data, subject.hardware, size, limit, "log p(x)")
 
 
 def bounds(terms: BoundTerms, sizes: tuple[int, ...]) -> dict[str, Tensor]:
@@ -124,6 +158,45 @@ def bounds(terms: BoundTerms, sizes: tuple[int, ...]) -> dict[str, Tensor]:
         groups = log_weights[: len(log_weights) // m * m].unflatten(0, (-1, m))
         found[f"IWAE-{m}"] = -(groups.logsumexp(1) - math.log(m)).mean(0)
     return found
+
+
+def step_terms(summands: Tensor) -> dict[str, Tensor]:
+    """The three kinds of terms ``(N,)`` among the summands of a bound over steps ``(N, K + 1)``."""
+    return {
+        "reconstruction": summands[:, 0],
+        "diffusion": summands[:, 1:-1].sum(1),
+        "prior": summands[:, -1],
+    }
+
+
+def _with_steps(result: Result, summands: Mapping[str, Tensor], subject: Subject) -> StepsResult:
+    """``result``, and what the ``summands`` of each split's bound, nats per image ``(N, K + 1)``, add to it."""
+    model = subject.model
+    assert isinstance(model, HasStepTerms)
+    strata, dim = model.strata, model.spec.dim
+    _, last = strata[-1]
+    symbols = {"reconstruction": "L_0", "diffusion": f"L_1 to L_{last - 1}", "prior": f"L_{last}"}
+    in_bits = {split: bits_per_dim(-values.mean(0), dim) for split, values in summands.items()}
+    metrics = dict(result.metrics)
+    kinds: list[dict[str, Any]] = []
+    steps: list[dict[str, Any]] = []
+    for split, values in summands.items():
+        prefix, name = f"likelihood/{split}", f"{subject.dataset} {split}"
+        terms = step_terms(values)
+        metrics |= _bound_metrics(prefix, terms)
+        for kind, term in terms.items():
+            bits = metrics[f"{prefix}/{kind}_bits_per_dim"] = bits_per_dim(-term.mean(), dim).item()
+            nats = {"nats per image": term.mean().item(), "± s.e.": standard_error(term)}
+            kinds.append({"set": name, "term": f"{symbols[kind]}, {kind}", **nats, "bits/dim": bits})
+        *parts, _ = in_bits[split].tolist()
+        for (first, last), bits in zip(strata, parts, strict=True):
+            steps.append({"set": name, "first step": first, "last step": last, "bits/dim": bits})
+    further = [
+        Table("Terms of the bound on -log p(x)", kinds),
+        Table("Terms of its steps", steps, printed=False),
+    ]
+    extended = {"metrics": metrics, "further": further, "steps": in_bits, "strata": strata}
+    return StepsResult(**{**vars(result), **extended})
 
 
 def _cells(values: Tensor) -> dict[str, Any]:

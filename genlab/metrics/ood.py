@@ -16,7 +16,7 @@ from torch import Tensor
 from genlab.config import Count, Seed, config, parse
 from genlab.data import DatasetConfig
 from genlab.data.device import DeviceDataset
-from genlab.errors import ConfigError
+from genlab.errors import CapabilityError, ConfigError
 from genlab.metrics.base import Evaluation, Result, Subject, Table
 from genlab.metrics.likelihood import protocol, standard_error, summarise
 from genlab.models.base import Model
@@ -97,9 +97,9 @@ class OODEvaluation(Evaluation):
         obstacles = {name: score.obstacle(model, dataset) for name, score in scores.items()}
         for name, obstacle in obstacles.items():
             if obstacle and self._named:
-                raise ConfigError(f"evaluation.scores: '{name}' {obstacle}")
+                raise CapabilityError(f"evaluation.scores: '{name}' {obstacle}")
         if all(obstacles.values()):
-            raise ConfigError(f"evaluation=ood: there is nothing to score images by under {model.__name__}")
+            raise CapabilityError(f"evaluation=ood: there is nothing to score images by under {model.__name__}")
         self._possible = {name: score for name, score in scores.items() if not obstacles[name]}
 
     @property

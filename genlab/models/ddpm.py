@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from genlab.config import Count, NonNegative, config
-from genlab.diffusion.bound import Terms, bound_terms, step_term
+from genlab.config import Positive, config
+from genlab.diffusion.bound import bound_terms, step_term, strata
 from genlab.diffusion.ode import ODEConfig, standard_normal_log_prob, transport
 from genlab.diffusion.process import Denoised, Process, Target, Variance, read
 from genlab.diffusion.samplers import SamplerName, SamplersConfig
-from genlab.diffusion.schedules import Schedule
+from genlab.diffusion.schedules import Schedule, Steps
 from genlab.likelihood import signed, signed_to_levels
 from genlab.models.denoising import ConditioningConfig, DenoisingModel, to_uint8
 from genlab.nets.unet import UNetConfig
@@ -38,21 +38,20 @@ class DDPMConfig:
     schedule: Schedule
     target: Target = "eps"
     loss: Loss = "simple"
-    bound_weight: NonNegative = 1e-3
+    bound_weight: Positive = 1e-3
     variance: Variance = "large"
     clip: bool = True
     conditioning: ConditioningConfig | None = None
     sampler: SamplerName = "dpm_solver"
     samplers: SamplersConfig
     likelihood: Literal["bound", "ode"] = "bound"
-    bound_steps: Count | None = 100
+    bound_steps: Steps | None = 100
     ode: ODEConfig
 
     def __post_init__(self) -> None:
         """A variance is learned from the bound, and from nothing else."""
-        if (self.variance == "learned") != (self.loss != "simple") and (
-            self.variance == "learned" or self.loss == "hybrid"
-        ):
+        learned = self.variance == "learned"
+        if (learned and self.loss == "simple") or (not learned and self.loss == "hybrid"):
             raise ValueError(
                 f"variance={self.variance} with loss={self.loss}: a learned variance goes with loss=hybrid or "
                 "bound, and loss=hybrid with variance=learned"
@@ -75,7 +74,7 @@ class DDPM(DenoisingModel):
         learned = config.variance == "learned"
         super().__init__(config.net, config.conditioning, spec, spec.channels * (1 + learned))
         self.config = config
-        self.process = Process(config.schedule.betas().float())
+        self.process = Process(config.schedule.betas()).float()
         self.sampler = config.samplers.build(config.sampler, config.variance)
         self.likelihood: LikelihoodKind = "bound" if config.likelihood == "bound" else "unbiased"
         self.protocol = self._protocol()
@@ -84,11 +83,9 @@ class DDPM(DenoisingModel):
         c = self.config
         if c.likelihood == "ode":
             return f"uniform dequantisation, probability-flow ODE, {c.ode.protocol}"
-        count = min(c.bound_steps or self.process.num_steps, self.process.num_steps)
-        return (
-            f"variational bound, 256 levels, discretised Gaussian decoder, {count} of "
-            f"{self.process.num_steps:,} steps drawn for each image, {c.variance} variance"
-        )
+        count, total = len(self.strata), self.process.num_steps
+        steps = f"all {total:,} steps" if count == total else f"{count:,} of {total:,} steps for each image"
+        return f"variational bound, 256 levels, discretised Gaussian decoder, {steps}, {c.variance} variance"
 
     # ------------------------------------------------------------------ the network's word
 
@@ -154,10 +151,16 @@ class DDPM(DenoisingModel):
     @torch.no_grad()
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Nats per image ``(B,)`` of uint8 ``x``, a bound or an unbiased estimate; labels are not used."""
-        return self._ode_log_prob(x) if self.config.likelihood == "ode" else -self.bound_terms(x).total
+        return self._ode_log_prob(x) if self.config.likelihood == "ode" else -self.step_terms(x).sum(1)
 
-    def bound_terms(self, x: Tensor) -> Terms:
-        """The variational bound of uint8 images, term by term."""
+    @property
+    def strata(self) -> list[tuple[int, int]]:
+        """Of the bound: the parts of the chain that have one step each."""
+        return strata(self.process.num_steps, self.config.bound_steps)
+
+    @torch.no_grad()
+    def step_terms(self, x: Tensor) -> Tensor:
+        """The variational bound of uint8 images, nats ``(B, K + 1)``: :class:`~genlab.types.HasStepTerms`."""
         return bound_terms(self.denoise, self.process, self.config.variance, x, self.config.bound_steps)
 
     def ode_velocity(self, x_bar: Tensor, log_ratio: float) -> Tensor:
@@ -173,7 +176,7 @@ class DDPM(DenoisingModel):
         return ratio * read(self.config.target, output, alpha * x_bar, alpha, alpha * ratio, clip=False).eps
 
     def _ode_log_prob(self, x: Tensor) -> Tensor:
-        """The density of the first step's images, which noise of ``sigma_1`` has made smooth."""
+        """The density of ``x_1 / alpha_1``: of images that noise of ``sigma_1 / alpha_1`` has made smooth."""
         start, end = self.process.noise_range
         x_bar, log_det = transport(self.ode_velocity, signed(x, noisy=True), start, end, self.config.ode)
         log_alpha = -0.5 * math.log1p(math.exp(2 * end))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 import torch
@@ -13,6 +14,8 @@ from genlab.likelihood import quantise
 from genlab.models.base import Model
 from genlab.nets.unet import UNet, UNetConfig
 from genlab.types import DataSpec, SamplingStep
+
+_MAX_ACTIVATIONS = 2**23  # numbers in the planes of the first level; with gradients some hundred such are held
 
 
 @config
@@ -47,6 +50,11 @@ class DenoisingModel(Model):
         self.no_label = self.num_classes or 0
         self.unet = UNet(net, spec.channels, out_channels, self.no_label + 1 if self.num_classes else 0)
 
+    @property
+    def max_batch(self) -> int:
+        """Fewer for a wider network, whose planes are what fills the memory."""
+        return max(1, _MAX_ACTIVATIONS // (self.unet.config.channels * self.spec.height * self.spec.width))
+
     def compiled(self) -> list[nn.Module]:
         """The network."""
         return [self.unet]
@@ -59,13 +67,16 @@ class DenoisingModel(Model):
         return out.to(x.dtype)
 
     def guided(self, x: Tensor, time: Tensor, y: Tensor | None) -> Tensor:
-        """The network's output, led towards the class ``y`` by ``guidance``."""
-        if self.conditioning is None or y is None or self.conditioning.guidance == 1:
-            return self.network(x, time, y)
+        """The network's output, led to the class ``y`` by ``guidance``; a variance in it is the class's."""
+        guidance = 1.0 if self.conditioning is None else self.conditioning.guidance
+        if y is None or guidance in (0, 1):
+            return self.network(x, time, y if guidance else None)
         nothing = torch.full_like(y, self.no_label)
         both = self.network(torch.cat([x, x]), torch.cat([time, time]), torch.cat([y, nothing]))
         labelled, unlabelled = both.chunk(2)
-        return torch.lerp(unlabelled, labelled, self.conditioning.guidance)
+        planes = self.spec.channels
+        led = torch.lerp(unlabelled[:, :planes], labelled[:, :planes], guidance)
+        return torch.cat([led, labelled[:, planes:]], dim=1)
 
     def training_labels(self, y: Tensor | None) -> Tensor | None:
         """Labels, some of them dropped in training; ``None`` of an unconditional model."""
@@ -98,8 +109,7 @@ class DenoisingModel(Model):
 
     def sample(self, n: int, y: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         """``n`` images, uint8 ``(n, C, H, W)``: the end of :meth:`sample_steps`."""
-        *_, last = self.sample_steps(n, y, generator)
-        return last.x
+        return deque(self.sample_steps(n, y, generator), maxlen=1).pop().x  # a chain is not to be kept
 
 
 def to_uint8(x: Tensor) -> Tensor:

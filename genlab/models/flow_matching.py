@@ -51,7 +51,9 @@ class FlowMatching(DenoisingModel):
     def __init__(self, config: FlowMatchingConfig, spec: DataSpec) -> None:
         super().__init__(config.net, config.conditioning, spec, spec.channels)
         self.config = config
-        self.protocol = f"uniform dequantisation, ODE of the flow, {config.ode.protocol}"
+        self.protocol = (
+            f"uniform dequantisation, ODE of the flow in the cube root of time, {config.ode.protocol}"
+        )
 
     def velocity(self, x: Tensor, time: float, y: Tensor | None = None) -> Tensor:
         """Of images ``(B, C, H, W)`` at ``time``, from 0 (image) to 1 (noise), led towards the class ``y``."""
@@ -91,5 +93,13 @@ class FlowMatching(DenoisingModel):
     @torch.no_grad()
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Nats per image ``(B,)`` of uint8 ``x``, without bias but for the solver's; labels are not used."""
-        noise, log_det = transport(self.velocity, signed(x, noisy=True), 0.0, 1.0, self.config.ode)
+        noise, log_det = transport(self.ode_velocity, signed(x, noisy=True), 0.0, 1.0, self.config.ode)
         return signed_to_levels(standard_normal_log_prob(noise) + log_det, self.spec.dim)
+
+    def ode_velocity(self, x: Tensor, root: float) -> Tensor:
+        """With respect to the cube root of time.
+
+        Where a pixel hardly differs between images (by s) the flow turns at times of about s: with even steps
+        in time a likelihood would miss half a nat of each background pixel, whose s is that of a level.
+        """
+        return 3 * root**2 * self.velocity(x, root**3)

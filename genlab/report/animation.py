@@ -1,4 +1,4 @@
-"""Pictures of one thing at several epochs: frames in a folder, and what is made of them."""
+"""Pictures of one thing at several times: films of them, and frames of epochs that a folder keeps."""
 
 from __future__ import annotations
 
@@ -22,18 +22,25 @@ from genlab.run_folder import RunFolder
 T = TypeVar("T")
 
 _FRAME, _LAST = 200, 2000  # milliseconds that a frame of a GIF is shown
-_STRIP = 28  # pixels of the strip above a frame that its epoch is written on
+_STRIP = 28  # pixels of the strip above a frame that its caption is written on
 _GREYS = [level // 4 * 255 // 63 for level in range(256)]  # 64 of them make a GIF a third smaller
 _MIN_WIDTH = 300  # pixels of a frame that a caption fits above
 
 
 @dataclass(frozen=True)
 class Frame:
+    """A picture of a film and what is written above it."""
+
+    picture: Image.Image
+    caption: str
+
+
+@dataclass(frozen=True)
+class EpochFrame(Frame):
     """A picture and when in the training it was drawn."""
 
     epoch: int
     step: int
-    picture: Image.Image
 
 
 class Frames:
@@ -44,14 +51,11 @@ class Frames:
 
     def save(self, picture: Tensor, epoch: int, step: int) -> None:
         """Write the frame of an epoch, uint8 ``(3, H, W)``."""
-        image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
-        if torch.equal(picture, picture[:1].expand_as(picture)):
-            image = image.convert("L")  # a third of the size
         about = PngImagePlugin.PngInfo()
         about.add_text("step", str(step))
-        image.save(self.folder / f"{self.prefix}epoch_{epoch:04d}.png", pnginfo=about)
+        as_picture(picture).save(self.folder / f"{self.prefix}epoch_{epoch:04d}.png", pnginfo=about)
 
-    def read(self, last_epoch: int, limit: int) -> list[Frame]:
+    def read(self, last_epoch: int, limit: int) -> list[EpochFrame]:
         """At most ``limit`` frames, evenly spaced, the first and the one nearest to ``last_epoch`` among them.
 
         A frame that a killed run left half written is left out, and so are those of another size, of a run
@@ -66,13 +70,20 @@ class Frames:
         return [frame for frame in frames if frame.picture.size == frames[-1].picture.size]
 
 
-def _read(epoch: int, path: Path) -> Frame | None:
+def _read(epoch: int, path: Path) -> EpochFrame | None:
     try:
         with Image.open(path) as image:
             image.load()
-            return Frame(epoch, int(image.info["step"]), image.copy())
+            return EpochFrame(image.copy(), f"epoch {epoch}", epoch, int(image.info["step"]))
     except (OSError, SyntaxError, ValueError, KeyError):  # each is raised by some half of a PNG
         return None
+
+
+def as_picture(pixels: Tensor) -> Image.Image:
+    """Uint8 ``(3, H, W)``, in grey where all of it is."""
+    picture = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    grey = torch.equal(pixels, pixels[:1].expand_as(pixels))
+    return picture.convert("L") if grey else picture  # a third of the size
 
 
 def evenly(values: Sequence[T], limit: int) -> Sequence[T]:
@@ -87,24 +98,25 @@ def evenly(values: Sequence[T], limit: int) -> Sequence[T]:
 
 
 def save_gif(frames: Sequence[Frame], path: Path) -> None:
-    """Write an endless film, each frame under its epoch; nothing of fewer than two."""
+    """Write an endless film, each frame under its caption; nothing of fewer than two."""
     if len(frames) < 2:
         return
-    first, *others = [_captioned(frame.picture, f"epoch {frame.epoch}") for frame in frames]
+    first, *others = [_captioned(frame) for frame in frames]
     durations = [*[_FRAME] * len(others), _LAST]
     first.save(path, save_all=True, append_images=others, duration=durations, loop=0)
 
 
-def _captioned(picture: Image.Image, text: str) -> Image.Image:
-    if picture.mode == "L":
-        picture = picture.point(_GREYS)
+def _captioned(frame: Frame) -> Image.Image:
+    picture = frame.picture.point(_GREYS) if frame.picture.mode == "L" else frame.picture
     whole = Image.new(picture.mode, (picture.width, picture.height + _STRIP), "white")
     whole.paste(picture, (0, _STRIP))
-    ImageDraw.Draw(whole).text((8, _STRIP // 2 + 2), text, "black", ImageFont.load_default(18), anchor="lm")
+    ImageDraw.Draw(whole).text(
+        (8, _STRIP // 2 + 2), frame.caption, "black", ImageFont.load_default(18), anchor="lm"
+    )
     return whole
 
 
-def over_epochs(frames: Sequence[Frame], folder: RunFolder) -> Figure:
+def over_epochs(frames: Sequence[EpochFrame], folder: RunFolder) -> Figure:
     """Frames side by side under their epochs, and the FIDs that the run has logged there."""
     pictures = torch.stack([_pixels(frame.picture) for frame in frames])
     captions = ["\n".join([f"epoch {frame.epoch}", *_fids(folder, frame.step)]) for frame in frames]

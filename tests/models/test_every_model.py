@@ -15,12 +15,19 @@ from genlab.types import Batch, DataSpec, Encodes, HasLikelihood, Reconstructs, 
 SPEC = DataSpec(1, 8, 8, num_classes=3)
 SPECS = {"feature_flow": DataSpec(1, 28, 28, num_classes=3)}
 """What a model's YAML takes, where it doesn't take ``SPEC``."""
+DENOISING = ["model.ode.num_steps=2", "model/net=unet_small"]
+OVERRIDES = {
+    "ddpm": [*DENOISING, "model.bound_steps=2", "model.samplers.dpm_solver.num_steps=2"],
+    "flow_matching": [*DENOISING, "model.num_steps=2"],
+}
+"""What makes a model quick that asks its network many times, here and in its small variants."""
 
 
 @pytest.fixture(params=option_files("model", [conf_dir()]))
 def model(request):
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        composed = compose("train", [f"model={request.param}", "run_name=test"])
+        quick = OVERRIDES.get(request.param.removesuffix("_small"), [])
+        composed = compose("train", [f"model={request.param}", *quick, "run_name=test"])
     torch.manual_seed(0)
     return model_builder(OmegaConf.to_container(composed.model))(SPECS.get(request.param, SPEC))
 

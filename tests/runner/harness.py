@@ -48,6 +48,8 @@ WATCHING = [
     "traversals",
     "latent_map",
     "posterior",
+    "sampling_steps",
+    "denoising",
 ]
 UNWATCHED = [f"callbacks.{name}=null" for name in WATCHING]
 UNMEASURED = ["evaluation.splits=[test]", "evaluation.max_images=2"]

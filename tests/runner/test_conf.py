@@ -1,5 +1,7 @@
 """Every YAML file composes, and its keys are those of the class that it configures."""
 
+import functools
+
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -10,9 +12,21 @@ from genlab.data import DatasetConfig
 from genlab.registry import CALLBACKS, EVALUATIONS, MODELS, SCORES
 from genlab.verbs import TrainConfig
 
-GROUPS = ["model", "model/net", "dataset", "trainer", "trainer/schedule", "hardware", "callbacks", "evaluation"]
-FITTING = {"evaluation=disentanglement": ["dataset=dsprites_rendered"]}
-"""What an option can't be composed without."""
+GROUPS = [
+    "model",
+    *("model/net", "model/schedule", "model/conditioning"),
+    "dataset",
+    *("trainer", "trainer/schedule"),
+    *("hardware", "callbacks", "evaluation"),
+]
+FITTING = {
+    "evaluation=disentanglement": ["dataset=dsprites_rendered"],
+    "model/net=unet": ["model=ddpm"],
+    "model/net=unet_small": ["model=ddpm"],
+    "model/schedule": ["model=ddpm"],
+    "model/conditioning": ["model=ddpm"],
+}
+"""What an option, or all of a group, can't be composed without."""
 OPTIONS = [f"{group}={name}" for group in [*GROUPS, "experiment"] for name in option_files(group, [conf_dir()])]
 
 
@@ -28,7 +42,8 @@ def test_there_is_something_to_compose():
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_option_has_the_keys_of_its_class(option):
-    values = _compose(option, *FITTING.get(option, []))
+    group, _, _ = option.partition("=")
+    values = _compose(*FITTING.get(option, FITTING.get(group, [])), option)
     settings = parse(TrainConfig, values)
     model = model_builder(settings.model).func
     build_callbacks(settings.callbacks, model, settings.dataset)
@@ -67,8 +82,12 @@ def test_every_option_of_every_score_is_written_in_yaml():
 
 @pytest.mark.parametrize("name", MODELS.names())
 def test_every_registered_model_has_a_yaml(name):
-    named = {_compose(f"model={option}")["model"]["name"] for option in option_files("model", [conf_dir()])}
-    assert name in named or not MODELS[name].__module__.startswith("genlab.")
+    assert name in _names_in_yaml() or not MODELS[name].__module__.startswith("genlab.")
+
+
+@functools.cache
+def _names_in_yaml() -> set[str]:
+    return {_compose(f"model={option}")["model"]["name"] for option in option_files("model", [conf_dir()])}
 
 
 @pytest.mark.parametrize("name", EVALUATIONS.names())

@@ -15,13 +15,22 @@ def _commands() -> list[str]:
     return sorted({command.strip(" ,;)") for text in texts for command in COMMAND.findall(text)})
 
 
+@pytest.fixture(scope="module")
+def diffusion(tmp_path_factory):
+    """A run of ``model=ddpm`` as far as its settings go."""
+    folder = tmp_path_factory.mktemp("diffusion")
+    (folder / "config.yaml").write_text(genlab("train", "model=ddpm", "--cfg", "job", "--resolve").out)
+    return folder
+
+
 @pytest.mark.parametrize("command", _commands())
-def test_the_command_composes(command, finished, monkeypatch):
+def test_the_command_composes(command, finished, diffusion, monkeypatch):
     monkeypatch.chdir(CHECKOUT / "examples")  # where --config-dir conf is
-    command = re.sub(r"\b(run|resume)=[^\s]+", rf"\1={finished}", command)
+    run = diffusion if re.search(r"(eval|sample) .* model\.(sampler|likelihood)", command) else finished
+    command = re.sub(r"\b(run|resume)=[^\s]+", rf"\1={run}", command)
     arguments = shlex.split(command)[1:]
     if arguments[0] != "train" and not any(a.startswith("run=") for a in arguments):
-        arguments.append(f"run={finished}")
+        arguments.append(f"run={run}")
     if "-m" in arguments:  # the first job of a sweep stands for all
         arguments = [re.sub(r",[\w.,]+$", "", a) for a in arguments if a != "-m"]
     flags = [] if {"--cfg", "--help"} & set(arguments) else ["--cfg", "job"]
