@@ -57,11 +57,11 @@ class Ancestral:
     ) -> Iterator[SamplingStep]:
         """See :class:`Sampler`."""
         x = noise
-        for t, s in _pairs(process.subsequence(self.num_steps), x):
+        for now, then, t, s in _pairs(process.subsequence(self.num_steps), x):
             seen = denoise(x, t)
-            yield _step(process, t, x, seen)
+            yield SamplingStep(now / process.num_steps, x, seen.x0)
             x = process.posterior_mean(seen.x0, x, s, t)
-            if s[0]:
+            if then:
                 log_variance = process.reverse_log_variance(s, t, self.variance, seen.fraction)
                 x = x + (0.5 * log_variance).exp() * _normal(x, generator)
         yield SamplingStep(0.0, x, x)
@@ -95,9 +95,9 @@ class DDIM:
     ) -> Iterator[SamplingStep]:
         """See :class:`Sampler`."""
         x = noise
-        for t, s in _pairs(process.subsequence(self.num_steps), x):
+        for now, _, t, s in _pairs(process.subsequence(self.num_steps), x):
             seen = denoise(x, t)
-            yield _step(process, t, x, seen)
+            yield SamplingStep(now / process.num_steps, x, seen.x0)
             variance = self.eta**2 * process.posterior_variance(s, t)
             rest = (process.sigma(s).square() - variance).clamp(min=0)  # rounding alone makes it negative
             x = process.alpha(s) * seen.x0 + rest.sqrt() * seen.eps
@@ -136,14 +136,14 @@ class DPMSolver:
         """See :class:`Sampler`; first and last step are of first order."""
         x = noise
         before: tuple[Tensor, Tensor] | None = None
-        for t, s in _pairs(crowded(process.num_steps, self.num_steps), x):
+        for now, then, t, s in _pairs(crowded(process.num_steps, self.num_steps), x):
             seen = denoise(x, t)
-            yield _step(process, t, x, seen)
+            yield SamplingStep(now / process.num_steps, x, seen.x0)
             # h = lambda_s - lambda_t, lambda = log(alpha / sigma); infinite where s is 0, and exp(-h) is 0.
             ratio = process.sigma(s) * process.alpha(t) / (process.sigma(t) * process.alpha(s))
             h = -ratio.log()
             x0 = seen.x0
-            if before is not None and s[0]:
+            if before is not None and then:
                 x0_before, h_before = before
                 x0 = x0 + 0.5 * h / h_before * (x0 - x0_before)
             before = seen.x0, h
@@ -181,13 +181,11 @@ def crowded(total: int, num_steps: int) -> list[int]:
     return [max(i, round(total * (i / count) ** 2)) for i in range(count, -1, -1)]
 
 
-def _pairs(way: list[int], x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each step of the way and the next, int64 ``(B,)``."""
-    yield from itertools.pairwise(torch.full((len(x),), t, device=x.device) for t in way)
-
-
-def _step(process: Process, t: Tensor, x: Tensor, seen: Denoised) -> SamplingStep:
-    return SamplingStep(t[0].item() / process.num_steps, x, seen.x0)
+def _pairs(way: list[int], x: Tensor) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+    """Each step of the way and the next: as numbers, lest the host wait for the device, and int64 ``(B,)``."""
+    steps = [(step, torch.full((len(x),), step, device=x.device)) for step in way]
+    for (now, t), (then, s) in itertools.pairwise(steps):
+        yield now, then, t, s
 
 
 def _normal(like: Tensor, generator: Generator | None) -> Tensor:

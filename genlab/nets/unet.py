@@ -207,9 +207,10 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         pixels = self.norm(x).flatten(2).transpose(1, 2)  # (B, pixels, planes)
         qkv = self.qkv(pixels).unflatten(2, (3, self.num_heads, -1))
-        qkv = qkv.to(torch.promote_types(qkv.dtype, torch.float32))  # bfloat16's is slow on a CPU
+        if x.device.type == "cpu":  # where attention in bfloat16 is slow
+            qkv = qkv.to(torch.promote_types(qkv.dtype, torch.float32))
         q, k, v = qkv.transpose(1, 3).unbind(2)  # (B, heads, pixels, planes of a head) each
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast("cpu", enabled=False):
             seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         out: Tensor = x + self.out(seen).transpose(1, 2).unflatten(2, x.shape[-2:])
         return out
