@@ -1,12 +1,14 @@
 """A sweep: what each of its jobs leaves in its own folder, and the report that is gathered from there.
 
 A job may run in another process or on another machine, so that all the main process counts on is the job's
-folder: ``job.json`` there holds its number, its overrides and how it ended, ``summary.json`` its metrics.
+folder: ``job.json`` there holds its number, its overrides and how it ended, ``summary.json`` its metrics,
+``evaluation/*.json`` what is to be said of them.
 
 ::
 
     outputs/sweeps/<time>/
-      sweep.csv sweep.md sweep.png sweep.svg
+      sweep.csv sweep.md sweep.html
+      sweep.png sweep.svg sweep_curves.png sweep_curves.svg sweep_samples.png
       0-realnvp-mnist/    a run, with job.json
       1-realnvp-mnist/
 """
@@ -17,8 +19,11 @@ import contextlib
 import json
 import logging
 import os
+import re
+import shlex
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,6 +40,7 @@ log = logging.getLogger(__name__)
 
 OK, FAILED, UNFINISHED = "ok", "failed", "unfinished"
 _RECORD = "job.json"
+_WORD, _VALUES = re.compile(r"[A-Za-z]\w*"), ("true", "false", "null")
 _CALLBACK = "sweep"
 """The name of :class:`Watch` among ``hydra.callbacks``."""
 
@@ -105,6 +111,7 @@ def _begun(folder: Path, hydra: HydraConf, explain: Callable[[Exception], Except
         {
             "number": hydra.job.num,
             "overrides": list(hydra.overrides.task),
+            "command": shlex.join(["genlab", "train", *sys.argv[1:]]),
             "sweep": os.path.relpath(Path(hydra.runtime.cwd, hydra.sweep.dir), folder),
             "status": UNFINISHED,
             "error": "",
@@ -149,7 +156,11 @@ def _update(folder: Path, values: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """A job as its folder has it; ``settings`` are its overrides by key, as text."""
+    """A job as its folder has it; ``settings`` are its overrides by key, as text.
+
+    ``notes`` say how it was measured, ``remarks`` what a metric is not to be read without; ``command`` is that
+    of the whole sweep.
+    """
 
     number: int
     status: str
@@ -158,6 +169,12 @@ class Job:
     seconds: float | None
     folder: str
     error: str
+    parameters: int | None = None
+    steps: int | None = None
+    hardware: str = ""
+    notes: tuple[str, ...] = ()
+    remarks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    command: str = ""
 
 
 def collect(sweep: Path) -> list[Job]:
@@ -167,7 +184,9 @@ def collect(sweep: Path) -> list[Job]:
 
 def _job(folder: Path, sweep: Path) -> Job:
     record = _read(folder / _RECORD)
-    summary = _read(folder / "summary.json") if record["status"] == OK else {}
+    done = record["status"] == OK
+    summary = _read(folder / "summary.json") if done else {}
+    reports = [_read(path) for path in sorted(folder.glob("evaluation/*.json"))] if done else []
     return Job(
         number=record["number"],
         status=record["status"],
@@ -176,6 +195,12 @@ def _job(folder: Path, sweep: Path) -> Job:
         seconds=summary.get("train_seconds"),
         folder=folder.relative_to(sweep).as_posix(),
         error=" ".join(record["error"].split()),
+        parameters=summary.get("parameters"),
+        steps=summary.get("steps"),
+        hardware=summary.get("hardware", ""),
+        notes=tuple(note for report in reports for note in report.get("notes", [])),
+        remarks={name: words for report in reports for name, words in report.get("remarks", {}).items()},
+        command=record.get("command", ""),
     )
 
 
@@ -201,6 +226,19 @@ def swept_keys(jobs: Sequence[Job]) -> list[str]:
     """Keys whose value is not the same in all ``jobs``: whatever the sweeper, that is what it sweeps."""
     keys = dict.fromkeys(key for job in jobs for key in job.settings)
     return [key for key in keys if len({job.settings.get(key) for job in jobs}) > 1]
+
+
+def label(job: Job, keys: Sequence[str]) -> str:
+    """What ``job`` is called where ``keys`` are swept: ``vae``, ``num_flows=8``, ``vae, seed=1``.
+
+    A word stands for itself; a number has its key.
+    """
+    named = [_named(key.rpartition(".")[2], job.settings.get(key, "")) for key in keys]
+    return ", ".join(named) or f"job {job.number}"
+
+
+def _named(key: str, value: str) -> str:
+    return value if _WORD.fullmatch(value) and value not in _VALUES else f"{key}={value}"
 
 
 def metric_names(jobs: Sequence[Job]) -> list[str]:

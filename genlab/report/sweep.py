@@ -1,4 +1,4 @@
-"""The report of a sweep: CSV for machines, Markdown and a figure for people, a table on the terminal."""
+"""The report of a sweep: CSV for machines, a page and Markdown for people, a table on the terminal."""
 
 from __future__ import annotations
 
@@ -9,55 +9,49 @@ from pathlib import Path
 from typing import Any
 
 from genlab.files import write_atomic
+from genlab.report.page import render
 from genlab.report.sweep_curves import draw_curves
 from genlab.report.sweep_figure import draw_sweep
-from genlab.report.table import cell, fits, print_rows
-from genlab.sweep import FAILED, OK, UNFINISHED, Job, metric_names, swept_keys, whole_metrics
+from genlab.report.sweep_samples import draw_samples, find_samples
+from genlab.report.sweep_table import Cell, Row, labels, main_metrics, table
+from genlab.report.table import fits, print_rows
+from genlab.sweep import FAILED, OK, UNFINISHED, Job, metric_names, swept_keys
 
+_CAPTIONS = {
+    "sweep_samples": "Samples",
+    "sweep_curves": "Loss curves",
+    "sweep": "Every metric against the swept values",
+}
 _MANY = 12
 """Metrics: of more, each has a row of its own."""
 
 
 def write_report(folder: Path, jobs: Sequence[Job]) -> None:
-    """Write ``sweep.csv``, ``sweep.md`` and, if there is something to draw, its figures as PNG and SVG."""
+    """Write ``sweep.csv``, ``sweep.md``, ``sweep.html`` and, if there is something to draw, the figures."""
     write_atomic(folder / "sweep.csv", _csv(jobs).encode())
-    figures = {
-        "![Every metric against the swept values](sweep.png)": draw_sweep(jobs, folder / "sweep"),
-        "![Loss curves](sweep_curves.png)": draw_curves(folder, jobs, folder / "sweep_curves"),
+    samples = find_samples(folder, dict(zip(labels(jobs), jobs, strict=True)))
+    drawn = {
+        "sweep_samples": draw_samples(samples, folder / "sweep_samples.png"),
+        "sweep_curves": draw_curves(folder, jobs, folder / "sweep_curves"),
+        "sweep": draw_sweep(jobs, folder / "sweep"),
     }
-    drawn = [figure for figure, there in figures.items() if there]
-    write_atomic(folder / "sweep.md", _markdown(jobs, drawn).encode())
+    figures = {name: folder / f"{name}.png" for name, there in drawn.items() if there}
+    write_atomic(folder / "sweep.md", _markdown(jobs, list(figures)).encode())
+    page = render(_title(jobs), jobs, samples, figures.get("sweep_curves"), figures.get("sweep"))
+    write_atomic(folder / "sweep.html", page.encode())
 
 
 def print_report(folder: Path, jobs: Sequence[Job]) -> None:
-    """Print the table with as many of the main metrics as fit, why jobs failed, and where the rest is."""
+    """Print as many of the main metrics as fit, why jobs failed, and where the rest and the page are."""
     shown = main_metrics(jobs)
     if len(shown) > _MANY:
-        rows = _turned(_rows(jobs, shown))
+        rows = _turned(_rows(jobs, shown), labels(jobs))
     else:
         while not fits(rows := _broken(_rows(jobs, shown))) and len(shown) > 1:
             shown = shown[:-1]
     hidden = len(metric_names(jobs)) - len(shown)
     more = f" (with {hidden} more metrics)" if hidden else ""
-    print_rows(_title(jobs), rows, [*_notes(jobs), f"{folder / 'sweep.csv'}{more}"])
-
-
-def main_metrics(jobs: Sequence[Job]) -> list[str]:
-    """What was measured at the end, and the validation loss; all of validation where there is nothing else.
-
-    Standard errors and the parts of a metric (``mig/shape`` beside ``mig``) are left to ``sweep.csv``.
-    """
-    names = metric_names(jobs)
-    measured = _grouped([name for name in whole_metrics(jobs) if not name.startswith("val/")])
-    return [*measured, *(name for name in names if name == "val/loss")] if measured else names
-
-
-def _grouped(names: Sequence[str]) -> list[str]:
-    """Those that share their first two parts (``ood/typicality``) together, though not every job has all."""
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for name in names:
-        groups.setdefault(tuple(name.split("/")[:2]), []).append(name)
-    return [name for group in groups.values() for name in group]
+    print_rows(_title(jobs), rows, [*_notes(jobs), f"{folder / 'sweep.csv'}{more}", f"{folder / 'sweep.html'}"])
 
 
 def _title(jobs: Sequence[Job]) -> str:
@@ -78,10 +72,9 @@ def _rows(jobs: Sequence[Job], metrics: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _turned(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A column for each job and a row for each name."""
-    names = [name for name in rows[0] if name != "job"]
-    return [{"job": name, **{str(row["job"]): row[name] for row in rows}} for name in names]
+def _turned(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """A column for each job, under its name, and a row for each key."""
+    return [{"": key, **{name: row[key] for name, row in zip(names, rows, strict=True)}} for key in rows[0]]
 
 
 def _broken(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -105,30 +98,55 @@ def _notes(jobs: Sequence[Job]) -> list[str]:
 def _csv(jobs: Sequence[Job]) -> str:
     keys, metrics = swept_keys(jobs), metric_names(jobs)
     text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["job", "status", *keys, *metrics, "seconds", "folder", "error"])
+    writer = csv.writer(text, lineterminator="\n")
+    about = ["seconds", "parameters", "steps", "hardware", "folder", "error"]
+    writer.writerow(["job", "status", *keys, *metrics, *about])
     for job in jobs:
         settings, values = map(job.settings.get, keys), map(job.metrics.get, metrics)
-        table.writerow([job.number, job.status, *settings, *values, job.seconds, job.folder, job.error])
+        said = [getattr(job, name) for name in about]
+        writer.writerow([job.number, job.status, *settings, *values, *said])
     return text.getvalue()
 
 
 def _markdown(jobs: Sequence[Job], figures: Sequence[str]) -> str:
-    metrics = main_metrics(jobs)
-    rows = _turned(_rows(jobs, metrics)) if len(metrics) > _MANY else _rows(jobs, metrics)
-    columns = list(rows[0])
-    lines = [[cell(row[column]).replace("|", "\\|") for column in columns] for row in rows]
-    widths = [max(map(len, entries)) for entries in zip(columns, *lines, strict=True)]
-    rule = [f"{'-' * (width - 1)}:" for width in map(max, widths, [3] * len(widths))]
-    table = "\n".join(_line(line, widths) for line in (columns, rule, *lines))
-    notes = "\n".join(f"- {note}" for note in _notes(jobs))
-    everything = (
-        f"Every metric is in [sweep.csv](sweep.csv); {sum(job.status == OK for job in jobs)} jobs are done."
-    )
-    return (
-        "\n\n".join(part for part in (f"# {_title(jobs)}", table, notes, everything, *figures) if part) + "\n"
-    )
+    done = f"Every metric is in [sweep.csv](sweep.csv); {sum(job.status == OK for job in jobs)} jobs are done."
+    parts = [
+        f"# {_title(jobs)}",
+        _markdown_table(jobs),
+        "↓ lower is better, ↑ higher is better; bold: the best.",
+        "\n".join(f"- {_escaped(note)}" for note in _notes(jobs)),
+        done + " The same on one page, with the protocol: [sweep.html](sweep.html).",
+        *(f"![{_CAPTIONS[name]}]({name}.png)" for name in figures),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _markdown_table(jobs: Sequence[Job]) -> str:
+    """A row for each measure, or for each job where there are fewer measures."""
+    rows = table(jobs)
+    lines = [["", *labels(jobs)], *([_measure(row), *map(_markdown_cell, row.cells)] for row in rows)]
+    if len(rows) < len(jobs):
+        lines = [list(column) for column in zip(*lines, strict=True)]
+    lines = [[_escaped(text) for text in line] for line in lines]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    rule = [f":{'-' * (widths[0] - 1)}", *(f"{'-' * (width - 1)}:" for width in widths[1:])]
+    return "\n".join(_line(line, widths) for line in (lines[0], rule, *lines[1:]))
+
+
+def _measure(row: Row) -> str:
+    return row.label + {"lower": " ↓", "higher": " ↑", None: ""}[row.better]
+
+
+def _markdown_cell(entry: Cell) -> str:
+    text = f"{entry.text} {entry.remark}".strip()
+    return f"**{text}**" if entry.best else text
+
+
+def _escaped(text: str) -> str:
+    """``text`` as Markdown shows it: no column ends in it, and no HTML begins."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def _line(entries: Sequence[str], widths: Sequence[int]) -> str:
-    return f"| {' | '.join(text.rjust(width) for text, width in zip(entries, widths, strict=True))} |"
+    first, *others = zip(entries, widths, strict=True)
+    return " | ".join([f"| {first[0].ljust(first[1])}", *(text.rjust(width) for text, width in others)]) + " |"

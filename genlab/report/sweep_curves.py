@@ -1,4 +1,4 @@
-"""The loss curves of a sweep: one panel for each loss, one line for each job."""
+"""The loss curves of a sweep: one panel for each loss, or for each job where losses do not compare."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from genlab.report.figures import STYLE, Curve, Terms, read_curves, save
+from genlab.report.sweep_table import labels
 from genlab.run_folder import RunFolder
 from genlab.sweep import OK, Job, swept_keys
 
 _MOST = 20
-"""Lines that can be told apart in one panel."""
+"""Lines that can be told apart in one panel, and panels that are looked at."""
 
 
 def draw_curves(sweep: Path, jobs: Sequence[Job], path: Path) -> bool:
-    """Draw the jobs of the folder ``sweep`` that are done as ``path.png`` and ``.svg``; whether any were."""
+    """Draw the jobs of the folder ``sweep`` that are done as ``path.png`` and ``.svg``; whether any were.
+
+    Where models are swept, each minimises something else: every job has a panel of its own.
+    """
     keys = swept_keys(jobs)
-    losses = {_label(job, keys): _losses(sweep / job.folder) for job in jobs if job.status == OK}
-    terms = list(dict.fromkeys(term for curves in losses.values() for term in curves))
-    if not keys or not terms or len(losses) > _MOST:
+    named = zip(labels(jobs), jobs, strict=True)
+    losses = {name: _losses(sweep / job.folder) for name, job in named if job.status == OK}
+    losses = {name: terms for name, terms in losses.items() if terms}
+    if not keys or not losses or len(losses) > _MOST:
         return False
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(max(5.5, 4.5 * len(terms)), 3.6 + 0.2 * len(losses)))
-        panels = figure.subplots(1, len(terms), squeeze=False)[0]
-        for axes, term in zip(panels, terms, strict=True):
-            _draw(axes, term, losses)
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize=8)
-        save(figure, path)
+        save(_by_job(losses) if "model" in keys else _by_term(losses), path)
     return True
 
 
@@ -40,20 +39,46 @@ def _losses(run: Path) -> Terms:
     return read_curves(folder).get("loss", {}) if folder.metrics.is_file() else {}
 
 
-def _draw(axes: Axes, term: str, losses: Mapping[str, Terms]) -> None:
-    """Validation solid and training faint, where a job has both."""
-    for i, (label, curves) in enumerate(losses.items()):
-        splits = curves.get(term, {})
+def _by_job(losses: Mapping[str, Terms]) -> Figure:
+    """A panel for each job, a colour for each of its terms."""
+    columns = min(3, len(losses))
+    rows = -(-len(losses) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3 * rows))
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, (name, terms) in zip(panels, losses.items(), strict=False):
+        _draw(axes, name, terms)
+        axes.legend(frameon=True, framealpha=0.8, edgecolor="none", fontsize=8)
+    for axes in panels[len(losses) :]:
+        axes.remove()
+    return figure
+
+
+def _by_term(losses: Mapping[str, Terms]) -> Figure:
+    """A panel for each term, a colour for each job."""
+    terms = list(dict.fromkeys(term for curves in losses.values() for term in curves))
+    figure = Figure(figsize=(max(5.5, 4.5 * len(terms)), 3.6 + 0.2 * len(losses)))
+    panels = figure.subplots(1, len(terms), squeeze=False)[0]
+    for axes, term in zip(panels, terms, strict=True):
+        _draw(axes, term, {name: curves.get(term, {}) for name, curves in losses.items()})
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", frameon=False, fontsize=8)
+    return figure
+
+
+def _draw(axes: Axes, title: str, lines: Terms) -> None:
+    """A line for each name; validation solid and training faint, where there are both."""
+    for i, (name, splits) in enumerate(lines.items()):
         for split, points in splits.items():
             faint = split == "train" and "val" in splits
             axes.plot(
                 *zip(*points, strict=True),
-                color=mpl.colormaps["tab20"](i) if len(losses) > 10 else f"C{i}",
+                color=mpl.colormaps["tab20"](i) if len(lines) > 10 else f"C{i}",
                 alpha=0.35 if faint else 1.0,
-                label=None if faint else label,
+                label=None if faint else name,
+                marker="." if len(points) == 1 else None,
             )
-    axes.set(title=term, xlabel="step")
-    axes.set_ylim(top=_top([points for curves in losses.values() for points in curves.get(term, {}).values()]))
+    axes.set(title=title, xlabel="step")
+    axes.set_ylim(top=_top([points for splits in lines.values() for points in splits.values()]))
 
 
 def _top(curves: Sequence[Curve]) -> float | None:
@@ -62,7 +87,3 @@ def _top(curves: Sequence[Curve]) -> float | None:
     settled = [value for points in curves for step, value in points if step >= last / 10]
     low, high = min(settled), max(settled)
     return high + 0.05 * (high - low) if high > low else None
-
-
-def _label(job: Job, keys: Sequence[str]) -> str:
-    return ", ".join(f"{key.rpartition('.')[2]}={job.settings.get(key, '')}" for key in keys)

@@ -3,23 +3,33 @@
 import csv
 import io
 import json
+import math
 import os
+import re
 import signal
 import statistics
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from harness import CHECKOUT, QUIET, Outcome, finish, genlab, python
 from matplotlib.colors import same_color
+from PIL import Image
 from rich.console import Console
 
-from genlab.report import sweep_figure, table
-from genlab.report.sweep import main_metrics, print_report, write_report
+from genlab.report import sweep_figure, sweep_table, table
+from genlab.report.measures import describe
+from genlab.report.sweep import print_report, write_report
 from genlab.report.sweep_curves import draw_curves
+from genlab.report.sweep_samples import draw_samples, find_samples
+from genlab.report.sweep_table import labels, main_metrics
 from genlab.sweep import Job, collect
 
 SABOTAGE = [*QUIET, "plugins=[saboteur]", "model.name=saboteur"]
-FILES = {"sweep.csv", "sweep.md", "sweep.png", "sweep.svg", "sweep_curves.png", "sweep_curves.svg"}
+FILES = {"sweep.csv", "sweep.md", "sweep.html"} | {
+    f"{name}.{kind}" for name in ("sweep", "sweep_curves") for kind in ("png", "svg")
+}
 
 
 def _sweep(outputs):
@@ -31,6 +41,11 @@ def _sweep(outputs):
 def _table(folder):
     with (folder / "sweep.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def _entries(line):
+    """Of a row of a Markdown table."""
+    return [entry.strip() for entry in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
 def _column(table, name):
@@ -62,6 +77,8 @@ def test_a_row_has_every_final_metric_of_its_run(swept):
         summary = json.loads((folder / row["folder"] / "summary.json").read_text())
         assert {name: float(row[name]) for name in summary["metrics"]} == summary["metrics"]
         assert float(row["seconds"]) == summary["train_seconds"]
+        assert (int(row["parameters"]), int(row["steps"])) == (summary["parameters"], 8)
+        assert row["hardware"] == summary["hardware"]
         assert row["error"] == ""
 
 
@@ -89,10 +106,11 @@ def test_the_report_is_files_for_people_too(swept):
     _, folder, _ = swept
     assert {path.name for path in folder.iterdir()} >= FILES
     lines = (folder / "sweep.md").read_text().splitlines()
-    rows = [line for line in lines if line.startswith("|")]
-    assert [row.count("|") for row in rows] == [rows[0].count("|")] * 8
-    assert "likelihood/test/bits_per_dim" in rows[0]
-    assert rows[4].split()[-2] == "failed"
+    head, _, *rows = [_entries(line) for line in lines if line.startswith("|")]
+    assert head == ["", *(f"num_flows={n}, seed={seed}" for n in (4, 1, 5) for seed in (0, 1))]
+    assert {len(row) for row in rows} == {7}
+    assert {"job", "parameters", "training, s ↓", "bits/dim (test) ↓"} <= {row[0] for row in rows}
+    assert rows[-1] == ["status", "ok", "ok", "failed", "failed", "ok", "ok"]
     assert "![" in lines[-1]
 
 
@@ -391,8 +409,167 @@ def test_awkward_text_survives_csv_and_markdown(here):
     table = _table(here)
     assert _column(table, "key") == ["a|b, c", "[1,2]"]
     assert table[1]["error"] == error
-    rows = [line for line in (here / "sweep.md").read_text().splitlines() if line.startswith("|")]
-    assert {row.replace("\\|", "").count("|") for row in rows} == {6}
+    rows = [_entries(line) for line in (here / "sweep.md").read_text().splitlines() if line.startswith("|")]
+    assert rows[0] == ["", "key=a\\|b, c", "key=[1,2]"]
+    assert {len(row) for row in rows} == {3}
+
+
+def _names(*settings):
+    return labels([_job(i, values, {"m": 1.0}) for i, values in enumerate(settings)])
+
+
+def test_a_word_stands_for_itself_and_a_number_has_its_key():
+    assert _names({"model": "vae"}, {"model": "gan"}) == ["vae", "gan"]
+    assert _names({"model.beta": "1", "x": "1"}, {"model.beta": "4e-3", "x": "1"}) == ["beta=1", "beta=4e-3"]
+    assert _names({"a.b": "true"}, {"a.b": "null"}) == ["b=true", "b=null"]
+    assert _names({"m": "v", "seed": "0"}, {"m": "v", "seed": "1"}) == ["seed=0", "seed=1"]
+    assert _names({"m": "v", "seed": "0"}, {"m": "w", "seed": "1"}) == ["v, seed=0", "w, seed=1"]
+    assert _names({"m": "v"}, {"m": "w"}, {"m": "v"}) == ["v (0)", "w (1)", "v (2)"]
+    assert _names({"m": "v"}) == ["job 0"]
+
+
+def _run(folder, number, losses=(), grids=(), side=4):
+    """A run's folder with curves of ``losses`` by step, and grids of samples, each of a colour of its own."""
+    run = folder / f"{number}-run"
+    (run / "figures").mkdir(parents=True)
+    rows = [f"{step},1,{name},{value}" for name, value in losses for step in (1, 2)]
+    (run / "metrics.csv").write_text("\n".join(["step,epoch,name,value", *rows]) + "\n")
+    for n in grids:
+        Image.new("RGB", (side, side), (n, 0, 255)).save(run / "figures" / f"samples_{n}.png")
+
+
+def _curves(folder, jobs, monkeypatch):
+    figures = []
+    monkeypatch.setattr("genlab.report.sweep_curves.save", lambda figure, path: figures.append(figure))
+    assert draw_curves(folder, jobs, folder / "curves")
+    return {
+        axes.get_title(): [line.get_label() for line in axes.lines if not line.get_label().startswith("_")]
+        for axes in figures[0].axes
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "panels"),
+    [
+        ("model", {"a": ["loss"], "b": ["loss_d", "loss_g"]}),
+        ("model/loss", {"loss": ["a"], "loss_d": ["b"], "loss_g": ["b"]}),
+    ],
+)
+def test_models_of_different_kinds_have_panels_of_their_own(key, panels, here, monkeypatch):
+    _run(here, 0, [("train/loss", 3), ("val/loss", 2), ("train/kl", 1)])
+    _run(here, 1, [("train/loss_d", 1), ("train/loss_g", 2)])
+    jobs = [_job(i, {key: name}, {"m": 1.0}) for i, name in enumerate("ab")]
+    assert _curves(here, [*jobs, _job(2, {key: "c"}, error="none")], monkeypatch) == panels
+
+
+def test_samples_are_the_grid_of_25_or_the_largest(here):
+    for number, grids in enumerate([(9, 16, 25, 36), (9, 16), ()]):
+        _run(here, number, grids=grids)
+    (here / "0-run" / "figures" / "samples_by_class.png").touch()
+    jobs = {name: _job(i, {}, {"m": 1.0}) for i, name in enumerate("abc")}
+    found = find_samples(here, {**jobs, "d": _job(0, {}, error="failed")})
+    assert found == {
+        "a": here / "0-run" / "figures" / "samples_25.png",
+        "b": here / "1-run" / "figures" / "samples_16.png",
+    }
+
+
+def test_samples_of_all_jobs_are_one_picture_under_their_names(here):
+    for i in range(4):
+        _run(here, i, grids=[50 * i + 1], side=40)
+    grids = {f"name {i}": here / f"{i}-run" / "figures" / f"samples_{50 * i + 1}.png" for i in range(4)}
+    assert draw_samples(grids, here / "samples.png")
+    with Image.open(here / "samples.png") as picture:
+        pixels = np.array(picture)
+    places = [np.argwhere((pixels == (50 * i + 1, 0, 255)).all(2)) for i in range(4)]
+    tops, lefts = zip(*(place.min(0) for place in places), strict=True)
+    assert [len(place) for place in places] == [1600] * 4
+    assert tops[0] == tops[1] == tops[2] < tops[3]  # three in a row
+    assert lefts[0] == lefts[3] < lefts[1] < lefts[2]
+    assert (pixels[: tops[0], lefts[0] : lefts[0] + 40] < 128).any()  # the name
+    assert not draw_samples({}, here / "none.png")
+    assert not (here / "none.png").exists()
+
+
+def test_by_products_are_folded_and_words_that_all_jobs_share_are_said_once(here):
+    metrics = {
+        "likelihood/test/bits_per_dim": 3.0,
+        "likelihood/test/prior": 1.0,
+        "ood/noise/log_prob": -9.0,
+        "kid_std/cnn": 0.1,
+    }
+    remarks = {"likelihood/test/bits_per_dim": ["exact", "9 images"]}
+    bound = {"likelihood/test/bits_per_dim": ["bound", "9 images"]}
+    jobs = [
+        replace(_job(0, {"model": "a"}, metrics), remarks=remarks),
+        replace(_job(1, {"model": "b"}, metrics | {"likelihood/test/bits_per_dim": 2.5}), remarks=bound),
+    ]
+    rows = {row.label: row for row in sweep_table.table(jobs)}
+    assert list(rows) == ["job", "training, s", "bits/dim (test, 9 images)"]
+    cells = [(entry.text, entry.remark, entry.best) for entry in rows["bits/dim (test, 9 images)"].cells]
+    assert cells == [("3.000", "exact", False), ("2.500", "bound", True)]
+    assert [row.metric for row in sweep_table.details(jobs)] == list(metrics)[1:]
+    write_report(here, jobs)
+    page = (here / "sweep.html").read_text()
+    assert "<summary>Further measures</summary>" in page
+    assert "ood/noise" not in (here / "sweep.md").read_text()
+
+
+def test_notes_name_the_jobs_that_they_are_not_of_alone(here):
+    jobs = [_job(i, {"m": name}, {"v": 1.0}) for i, name in enumerate("abc")]
+    notes = [("all", "two"), ("all",), ("two", "all", "two")]
+    jobs = [replace(job, notes=said, hardware="CPU") for job, said in zip(jobs, notes, strict=True)]
+    failed = replace(_job(3, {"m": "d"}, error="x"), notes=("none",))
+    assert sweep_table.shared_notes([*jobs, failed]) == [
+        ("trained on CPU", []),
+        ("all", []),
+        ("two", ["a", "c"]),
+    ]
+
+
+def test_of_equal_values_none_is_the_best_and_of_ties_each(here):
+    values = {
+        "fid/x": [2.0, 2.0, 2.0],
+        "recall/x": [0.5, 0.7, 0.7],
+        "kid/x": [math.nan, 0.2, 0.1],
+        "m": [1, 2, 3],
+    }
+    jobs = [_job(i, {"k": str(i)}, {name: v[i] for name, v in values.items()}) for i in range(3)]
+    rows = sweep_table.table(jobs)
+    best = {row.metric: [entry.best for entry in row.cells] for row in rows if row.metric}
+    assert best["fid/x"] == best["m"] == [False] * 3
+    assert best["recall/x"] == [False, True, True]
+    assert best["kid/x"] == [False, False, True]
+
+
+def test_more_jobs_than_measures_have_a_row_each(here):
+    jobs = [_job(i, {"k": str(i)}, {"m": i / 7}) for i in range(9)]
+    write_report(here, jobs)
+    lines = [_entries(line) for line in (here / "sweep.md").read_text().splitlines() if line.startswith("|")]
+    assert lines[0] == ["", "job", "training, s ↓", "m"]
+    assert lines[2:] == [[f"k={i}", str(i), "1.000", f"{i / 7:.3f}"] for i in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("metric", "label"),
+    [
+        ("fid/cnn", "FID (cnn)"),
+        ("fid/cnn/class_kl", "class KL (cnn)"),
+        ("likelihood/val/iwae_50", "IWAE-50 (val), nats per image"),
+        ("likelihood/val/bits_per_dim", "bits/dim (val)"),
+        ("likelihood/val/kl", "kl term (val), nats per image"),
+        ("likelihood/val/prior_bits_per_dim", "prior term (val), bits/dim"),
+        ("likelihood/test/other", "likelihood/test/other"),
+        ("reconstruction/test/psnr", "PSNR (test), dB"),
+        ("ood/typicality/mnist/AUROC", "AUROC against mnist (typicality)"),
+        ("ood/mnist/code_log_prob", "log p(code) (mnist), nats per code"),
+        ("sampling/seconds_per_1000", "sampling of 1,000 images, s"),
+        ("val/loss", "validation loss"),
+        ("mine/of/my/own", "mine/of/my/own"),
+    ],
+)
+def test_measures_have_names_for_people(metric, label):
+    assert describe(metric).label() == label
 
 
 @pytest.mark.parametrize(
