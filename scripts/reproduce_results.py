@@ -23,6 +23,7 @@ FLOW = SAMPLES | {
 }
 PLAYERS = {"samples_over_epochs.png": "epochs", "loss_curves.png": "losses"}
 BF16 = "hardware.precision=bf16"
+DDPM = ["model=ddpm_small", "trainer.epochs=6", "callbacks.fid.every=1", "callbacks.fid.num_samples=2000"]
 SMALL = ["model.hidden_channels=24", "model.num_blocks=1", "trainer.max_steps=800", "dataset.num_val=1000"]
 
 STUDIES: dict[str, tuple[list[str], dict[str, str]]] = {
@@ -38,11 +39,13 @@ STUDIES: dict[str, tuple[list[str], dict[str, str]]] = {
     "gan_fashion_fid": (["trainer.epochs=10"], PLAYERS | {"fid.png": "fid", "classes.png": "classes"}),
     "wgan_fashion": (["trainer.epochs=10", BF16], PLAYERS),
     "wgan_gp_fashion": (["trainer.epochs=5", BF16], PLAYERS),
+    "ddpm_fashion": ([*DDPM, BF16], {"samples_over_epochs.png": "epochs", "denoising.png": "denoising"}),
     "cgan_mnist": ([BF16], PLAYERS | {"samples_by_class.png": "samples"}),
 }
 LOSSES = ["minimax", "non_saturating", "kl", "least_squares", "hinge", "wasserstein"]
 SWEEPS = {
     "realnvp_masks": ([*SMALL, BF16], {"sweep_curves.png": "curves", "0-*/figures/samples_16.png": "both"}),
+    "compare": ([BF16], {"sweep_samples.png": "samples", "sweep_curves.png": "curves"}),
     "beta_vae_dsprites": ([BF16], {"2-*/figures/traversals.png": "traversals"}),
     "gan_losses": (
         ["trainer.epochs=4", BF16],

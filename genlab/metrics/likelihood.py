@@ -100,7 +100,7 @@ class LikelihoodEvaluation(Evaluation):
             if model.levels == LEVELS:
                 metrics[f"likelihood/{split}/bits_per_dim"] = bits_per_dim(mean, model.spec.dim).item()
         notes = [protocol(model)]
-        if isinstance(model, HasBound):
+        if isinstance(model, HasBound) and self.config.importance_samples:
             notes.append("IWAE-m: the negative importance-weighted bound of m samples; -log p(x) is below all")
         title = f"Likelihood under {subject.run_name}"
         result = Result(title, rows, notes, metrics, scores, "log p(x), nats per image")
