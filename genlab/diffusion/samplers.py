@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
@@ -19,14 +19,44 @@ Denoise = Callable[[Tensor, Tensor], Denoised]
 SamplerName = Literal["ancestral", "ddim", "dpm_solver"]
 
 
-class Sampler(Protocol):
-    """Yields the noise itself first, with the image that is foreseen in it, and finished images last."""
+@dataclass(frozen=True)
+class Moment:
+    """Where the way stands: images ``x`` at step ``t``, what is ``seen`` in them, the step ``s`` that follows.
+
+    Steps are int64 ``(B,)``; ``last`` says whether ``s`` is 0, without a look at the device.
+    """
+
+    x: Tensor
+    seen: Denoised
+    t: Tensor
+    s: Tensor
+    last: bool
+
+
+class Sampler:
+    """A way through the steps, and what is done at each of them."""
+
+    def way(self, process: Process) -> list[int]:
+        """The steps that the network is asked at, from T on, then 0."""
+        raise NotImplementedError
+
+    def advance(
+        self, process: Process, here: Moment, before: Moment | None, generator: Generator | None
+    ) -> Tensor:
+        """The images at the step that follows, from where the way stands and stood ``before``."""
+        raise NotImplementedError
 
     def steps(
         self, denoise: Denoise, process: Process, noise: Tensor, generator: Generator | None
     ) -> Iterator[SamplingStep]:
-        """From standard normal ``noise`` ``(B, C, H, W)``."""
-        ...
+        """From standard normal ``noise`` ``(B, C, H, W)``, which comes first, to images, which come last."""
+        x, before = noise, None
+        steps = [(step, torch.full((len(x),), step, device=x.device)) for step in self.way(process)]
+        for (now, t), (then, s) in itertools.pairwise(steps):
+            here = Moment(x, denoise(x, t), t, s, last=not then)
+            yield SamplingStep(now / process.num_steps, x, here.seen.x0)
+            x, before = self.advance(process, here, before, generator), here
+        yield SamplingStep(0.0, x, x)
 
 
 @config
@@ -41,7 +71,7 @@ class AncestralConfig:
 
 
 @dataclass(frozen=True)
-class Ancestral:
+class Ancestral(Sampler):
     """Draws ``x_s ~ p(x_s | x_t)`` step by step, the chain itself or a part of it; the last step is the mean.
 
     References:
@@ -52,19 +82,20 @@ class Ancestral:
     num_steps: int | None
     variance: Variance
 
-    def steps(
-        self, denoise: Denoise, process: Process, noise: Tensor, generator: Generator | None
-    ) -> Iterator[SamplingStep]:
-        """See :class:`Sampler`."""
-        x = noise
-        for now, then, t, s in _pairs(process.subsequence(self.num_steps), x):
-            seen = denoise(x, t)
-            yield SamplingStep(now / process.num_steps, x, seen.x0)
-            x = process.posterior_mean(seen.x0, x, s, t)
-            if then:
-                log_variance = process.reverse_log_variance(s, t, self.variance, seen.fraction)
-                x = x + (0.5 * log_variance).exp() * _normal(x, generator)
-        yield SamplingStep(0.0, x, x)
+    def way(self, process: Process) -> list[int]:
+        """Evenly spaced."""
+        return process.subsequence(self.num_steps)
+
+    def advance(
+        self, process: Process, here: Moment, before: Moment | None, generator: Generator | None
+    ) -> Tensor:
+        """A draw, or the mean at the end."""
+        seen, s, t = here.seen, here.s, here.t
+        mean = process.posterior_mean(seen.x0, here.x, s, t)
+        if here.last:
+            return mean
+        log_variance = process.reverse_log_variance(s, t, self.variance, seen.fraction)
+        return mean + (0.5 * log_variance).exp() * _normal(mean, generator)
 
 
 @config
@@ -80,7 +111,7 @@ class DDIMConfig:
 
 
 @dataclass(frozen=True)
-class DDIM:
+class DDIM(Sampler):
     """Steps of a process with the same marginals and less chance, ``eta`` of that of the posterior.
 
     References:
@@ -90,20 +121,21 @@ class DDIM:
     num_steps: int | None
     eta: float
 
-    def steps(
-        self, denoise: Denoise, process: Process, noise: Tensor, generator: Generator | None
-    ) -> Iterator[SamplingStep]:
-        """See :class:`Sampler`."""
-        x = noise
-        for now, _, t, s in _pairs(process.subsequence(self.num_steps), x):
-            seen = denoise(x, t)
-            yield SamplingStep(now / process.num_steps, x, seen.x0)
-            variance = self.eta**2 * process.posterior_variance(s, t)
-            rest = (process.sigma(s).square() - variance).clamp(min=0)  # rounding alone makes it negative
-            x = process.alpha(s) * seen.x0 + rest.sqrt() * seen.eps
-            if self.eta:  # at the end of the way the variance is 0
-                x = x + variance.sqrt() * _normal(x, generator)
-        yield SamplingStep(0.0, x, x)
+    def way(self, process: Process) -> list[int]:
+        """Evenly spaced."""
+        return process.subsequence(self.num_steps)
+
+    def advance(
+        self, process: Process, here: Moment, before: Moment | None, generator: Generator | None
+    ) -> Tensor:
+        """The image foreseen with less noise, a part of it fresh."""
+        s, t = here.s, here.t
+        variance = self.eta**2 * process.posterior_variance(s, t)
+        rest = (process.sigma(s).square() - variance).clamp(min=0)  # rounding alone makes it negative
+        x = process.alpha(s) * here.seen.x0 + rest.sqrt() * here.seen.eps
+        if not self.eta:
+            return x
+        return x + variance.sqrt() * _normal(x, generator)  # at the end of the way the variance is 0
 
 
 @config
@@ -118,7 +150,7 @@ class DPMSolverConfig:
 
 
 @dataclass(frozen=True)
-class DPMSolver:
+class DPMSolver(Sampler):
     """DPM-Solver++ of second order in multisteps, without chance: good images in some twenty steps.
 
     Without chance nothing makes up for errors: a network of few epochs draws better images by
@@ -130,25 +162,27 @@ class DPMSolver:
 
     num_steps: int
 
-    def steps(
-        self, denoise: Denoise, process: Process, noise: Tensor, generator: Generator | None
-    ) -> Iterator[SamplingStep]:
-        """See :class:`Sampler`; first and last step are of first order."""
-        x = noise
-        before: tuple[Tensor, Tensor] | None = None
-        for now, then, t, s in _pairs(crowded(process.num_steps, self.num_steps), x):
-            seen = denoise(x, t)
-            yield SamplingStep(now / process.num_steps, x, seen.x0)
-            # h = lambda_s - lambda_t, lambda = log(alpha / sigma); infinite where s is 0, and exp(-h) is 0.
-            ratio = process.sigma(s) * process.alpha(t) / (process.sigma(t) * process.alpha(s))
-            h = -ratio.log()
-            x0 = seen.x0
-            if before is not None and then:
-                x0_before, h_before = before
-                x0 = x0 + 0.5 * h / h_before * (x0 - x0_before)
-            before = seen.x0, h
-            x = process.sigma(s) / process.sigma(t) * x + process.alpha(s) * (1 - ratio) * x0
-        yield SamplingStep(0.0, x, x)
+    def way(self, process: Process) -> list[int]:
+        """See :func:`crowded`."""
+        return crowded(process.num_steps, self.num_steps)
+
+    def advance(
+        self, process: Process, here: Moment, before: Moment | None, generator: Generator | None
+    ) -> Tensor:
+        """By the line through the images foreseen here and before; first and last step are of first order."""
+        s, t, x0 = here.s, here.t, here.seen.x0
+        ratio = _noise_ratio(process, here)
+        if before is not None and not here.last:
+            # h = lambda_s - lambda_t, lambda = log(alpha / sigma)
+            h, h_before = -ratio.log(), -_noise_ratio(process, before).log()
+            x0 = x0 + 0.5 * h / h_before * (x0 - before.seen.x0)
+        return process.sigma(s) / process.sigma(t) * here.x + process.alpha(s) * (1 - ratio) * x0
+
+
+def _noise_ratio(process: Process, here: Moment) -> Tensor:
+    """``exp(-h)``: how much less noise for the image there is at the step that follows, ``(B, 1, 1, 1)``."""
+    s, t = here.s, here.t
+    return process.sigma(s) * process.alpha(t) / (process.sigma(t) * process.alpha(s))
 
 
 @config
@@ -179,13 +213,6 @@ def crowded(total: int, num_steps: int) -> list[int]:
     """
     count = min(num_steps, total)
     return [max(i, round(total * (i / count) ** 2)) for i in range(count, -1, -1)]
-
-
-def _pairs(way: list[int], x: Tensor) -> Iterator[tuple[int, int, Tensor, Tensor]]:
-    """Each step of the way and the next: as numbers, lest the host wait for the device, and int64 ``(B,)``."""
-    steps = [(step, torch.full((len(x),), step, device=x.device)) for step in way]
-    for (now, t), (then, s) in itertools.pairwise(steps):
-        yield now, then, t, s
 
 
 def _normal(like: Tensor, generator: Generator | None) -> Tensor:
