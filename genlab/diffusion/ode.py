@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
@@ -94,8 +93,3 @@ def _divergence(velocity: Velocity, x: Tensor, time: float, probes: Tensor) -> t
             (product,) = torch.autograd.grad((moved * probe).sum(), x, retain_graph=i + 1 < len(probes))
             estimates.append((product * probe).flatten(1).sum(1))
     return moved.detach(), torch.stack(estimates).mean(0)
-
-
-def standard_normal_log_prob(x: Tensor) -> Tensor:
-    """Nats per image ``(B,)``."""
-    return (-0.5 * (x.square() + math.log(2 * math.pi))).flatten(1).sum(1)

@@ -16,19 +16,8 @@ from genlab.metrics.base import Evaluation, Result, Subject, require_splits
 from genlab.models.base import Model
 from genlab.registry import EVALUATIONS
 from genlab.report.figures import save
+from genlab.report.measures import describe
 from genlab.report.quality import class_bars
-
-MEASURES = {
-    "fid": "FID",
-    "kid": "KID x 1000",
-    "precision": "precision",
-    "recall": "recall",
-    "density": "density",
-    "coverage": "coverage",
-    "modes": "modes",
-    "class_kl": "class KL",
-    "class_accuracy": "class accuracy",
-}
 
 
 @config
@@ -126,9 +115,11 @@ def _cells(metrics: Mapping[str, float]) -> dict[str, float]:
     """``metrics`` by what the table calls them."""
     cells: dict[str, float] = {}
     for key, value in metrics.items():
-        measure = key.partition("/")[0]
-        if measure == "modes":
+        measure = describe(key)
+        if measure.name == "modes":
             cells["modes"] = int(value)
-        elif measure in MEASURES:
-            cells[MEASURES[measure]] = value * (1000 if measure == "kid" else 1)
+        elif measure.name == "KID":
+            cells["KID x 1000"] = 1000 * value
+        elif not measure.detail:
+            cells[measure.name] = value
     return cells

@@ -11,12 +11,13 @@ from torch import Generator, Tensor
 
 from genlab.config import Positive, config
 from genlab.diffusion.bound import bound_terms, step_term, strata
-from genlab.diffusion.ode import ODEConfig, standard_normal_log_prob, transport
+from genlab.diffusion.ode import ODEConfig, transport
 from genlab.diffusion.process import Denoised, Process, Target, Variance, read
 from genlab.diffusion.samplers import SamplerName, SamplersConfig
 from genlab.diffusion.schedules import Schedule, Steps
 from genlab.likelihood import signed, signed_to_levels
 from genlab.models.denoising import ConditioningConfig, DenoisingModel, to_uint8
+from genlab.nets.gaussian import standard_normal_log_prob
 from genlab.nets.unet import UNetConfig
 from genlab.registry import MODELS
 from genlab.types import Batch, DataSpec, LikelihoodKind, SamplingStep, Update
@@ -92,11 +93,16 @@ class DDPM(DenoisingModel):
     def _output(self, output: Tensor, x_t: Tensor, t: Tensor, clip: bool) -> Denoised:
         """What the network's output says of ``x_t``."""
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)
+        prediction, variance = self._parts(output)
+        seen = read(self.config.target, prediction, x_t, alpha, sigma, clip)
         if self.config.variance != "learned":
-            return read(self.config.target, output, x_t, alpha, sigma, clip)
-        output, fraction = output.chunk(2, dim=1)
-        seen = read(self.config.target, output, x_t, alpha, sigma, clip)
-        return Denoised(seen.x0, seen.eps, (fraction + 1) / 2)  # Nichol & Dhariwal's code starts in the middle
+            return seen
+        return Denoised(seen.x0, seen.eps, (variance + 1) / 2)  # Nichol & Dhariwal's code starts in the middle
+
+    def _parts(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """The planes of the prediction, and those of the variance: none where it is not learned."""
+        planes = self.spec.channels
+        return output[:, :planes], output[:, planes:]
 
     def _time(self, t: Tensor) -> Tensor:
         return t / self.process.num_steps
@@ -114,7 +120,7 @@ class DDPM(DenoisingModel):
         eps = torch.randn_like(x0)
         x_t = self.process.diffuse(x0, t, eps)
         output = self.network(x_t, self._time(t), y)
-        prediction = output.chunk(2, dim=1)[0] if self.config.variance == "learned" else output
+        prediction, variance = self._parts(output)
         error = (prediction - self.process.target(self.config.target, x0, t, eps)).square()
         simple = error.flatten(1).sum(1).mean()
         logs = {"mse": error.mean()}
@@ -122,7 +128,7 @@ class DDPM(DenoisingModel):
             yield Update("model", simple, logs)
             return
         if self.config.loss == "hybrid":  # the bound is not to move what is predicted
-            output = torch.cat([prediction.detach(), output.chunk(2, dim=1)[1]], dim=1)
+            output = torch.cat([prediction.detach(), variance], dim=1)
 
         def said(x_t: Tensor, t: Tensor) -> Denoised:
             return self._output(output, x_t, t, clip=False)
@@ -172,8 +178,8 @@ class DDPM(DenoisingModel):
         ratio = math.exp(log_ratio)
         alpha = 1 / math.hypot(1, ratio)
         time = x_bar.new_full((len(x_bar),), self.process.time_of(log_ratio))
-        output = self.network(alpha * x_bar, time, None)[:, : self.spec.channels]
-        return ratio * read(self.config.target, output, alpha * x_bar, alpha, alpha * ratio, clip=False).eps
+        prediction, _ = self._parts(self.network(alpha * x_bar, time, None))
+        return ratio * read(self.config.target, prediction, alpha * x_bar, alpha, alpha * ratio, clip=False).eps
 
     def _ode_log_prob(self, x: Tensor) -> Tensor:
         """The density of ``x_1 / alpha_1``: of images that noise of ``sigma_1 / alpha_1`` has made smooth."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import torch
@@ -11,6 +10,7 @@ from torch import Generator, Tensor
 from genlab import likelihood
 from genlab.models.base import UnconditionalModel
 from genlab.nets.bijections import Bijection
+from genlab.nets.gaussian import standard_normal_log_prob
 from genlab.types import Batch, DataSpec, LikelihoodKind, Update
 
 
@@ -45,7 +45,7 @@ class Flow(UnconditionalModel):
         """
         y, log_det_logit = likelihood.logit(x, self.alpha)
         z, log_det = self.bijection(y)
-        log_prior = (-0.5 * (z.square() + math.log(2 * math.pi))).flatten(1).sum(1)
+        log_prior = standard_normal_log_prob(z)
         log_det = likelihood.to_levels(log_det_logit + log_det, self.spec.dim)
         return z, {"log_prior": log_prior, "log_det": log_det}
 

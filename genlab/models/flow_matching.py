@@ -14,11 +14,11 @@ from genlab.diffusion.ode import (
     Solver,
     evenly_spaced,
     solve,
-    standard_normal_log_prob,
     transport,
 )
 from genlab.likelihood import signed, signed_to_levels
 from genlab.models.denoising import ConditioningConfig, DenoisingModel, to_uint8
+from genlab.nets.gaussian import standard_normal_log_prob
 from genlab.nets.unet import UNetConfig
 from genlab.registry import MODELS
 from genlab.types import Batch, DataSpec, LikelihoodKind, SamplingStep, Update

@@ -14,6 +14,11 @@ from torch import Generator, Tensor
 _LOG_2PI = math.log(2 * math.pi)
 
 
+def standard_normal_log_prob(x: Tensor) -> Tensor:
+    """Of images ``(B, ...)`` of any shape: nats per image ``(B,)``."""
+    return (-0.5 * (x.square() + _LOG_2PI)).flatten(1).sum(1)
+
+
 @dataclass(frozen=True)
 class DiagonalGaussian:
     """``N(mean, diag(exp(log_var)))``, one for each row; both ``(..., D)``."""

@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributions import Normal
 
 from genlab.config import parse
-from genlab.diffusion.ode import ODEConfig, evenly_spaced, solve, standard_normal_log_prob, transport
+from genlab.diffusion.ode import ODEConfig, evenly_spaced, solve, transport
 from genlab.diffusion.process import Process
 from genlab.diffusion.samplers import AncestralConfig, DDIMConfig, DPMSolverConfig, SamplersConfig
 from genlab.diffusion.schedules import CosineSchedule, LinearSchedule
@@ -17,6 +17,7 @@ from genlab.errors import ConfigError
 from genlab.likelihood import bits_per_dim, signed
 from genlab.models.ddpm import DDPM, DDPMConfig
 from genlab.models.flow_matching import FlowMatching, FlowMatchingConfig
+from genlab.nets.gaussian import standard_normal_log_prob
 from genlab.nets.unet import UNetConfig
 from genlab.types import DataSpec
 
