@@ -9,18 +9,17 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import Parameter
 
 from genlab import checkpoint
 from genlab.callbacks.base import Callback, Snapshot
 from genlab.data.device import Splits
-from genlab.errors import CheckpointError, ConfigError, TrainingError, did_you_mean
+from genlab.errors import CheckpointError, ConfigError, did_you_mean
 from genlab.hardware import Hardware, compile_model
+from genlab.iteration import Iteration
 from genlab.logger import RunLogger
 from genlab.meter import Meter
 from genlab.models.base import Model
@@ -29,47 +28,9 @@ from genlab.progress import Progress
 from genlab.run_folder import RunFolder
 from genlab.signals import Interruption, interruption
 from genlab.trainer_config import TrainerConfig
-from genlab.types import Batch, Stage, Update
+from genlab.types import Batch
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Group:
-    """A parameter group of the current stage with its optimizer."""
-
-    name: str
-    parameters: list[Parameter]
-    config: TrainerConfig
-    optimizer: torch.optim.Optimizer
-
-    def set_lr(self, step: int, total: int, steps_per_epoch: int) -> None:
-        """The learning rate of ``step`` of ``total``, a pure function that a resume can't get wrong."""
-        lr = self.config.optimizer.lr * self.config.schedule.factor(step, total, steps_per_epoch)
-        for parameters in self.optimizer.param_groups:
-            parameters["lr"] = lr
-
-    def state_dict(self) -> dict[str, Any]:
-        """The optimizer's state, and whose it is."""
-        return {"name": self.config.optimizer.name, "state": self.optimizer.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what :meth:`state_dict` gave.
-
-        Raises:
-            CheckpointError: it is another optimizer's.
-        """
-        if state["name"] != self.config.optimizer.name:
-            raise CheckpointError(
-                f"trainer.optimizer.name={self.config.optimizer.name}: the run was trained with "
-                f"{state['name']}, and a resumed run keeps its optimizer"
-            )
-        self.optimizer.load_state_dict(state["state"])
-
-    @property
-    def lr(self) -> float:
-        """The learning rate of the last step."""
-        return float(self.optimizer.param_groups[0]["lr"])
 
 
 class Trainer:
@@ -139,7 +100,16 @@ class Trainer:
         self.steps_per_epoch = self.data.train.num_batches(self.stage_config.batch_size)
         self.total_steps = self.stage_config.epochs * self.steps_per_epoch
         self.total_steps = min(self.total_steps, self.stage_config.max_steps or self.total_steps)
-        self.groups = self._build_groups(self.stage)
+        self.iteration = Iteration(
+            self.model,
+            self.stage,
+            self.config,
+            self.stage_config,
+            self.hardware,
+            self.ema,
+            self.total_steps,
+            self.steps_per_epoch,
+        )
 
     def _train_stage(self, interrupted: Interruption) -> None:
         with Progress(self.stage.name, self.total_steps, self.stage_step) as progress:
@@ -150,7 +120,8 @@ class Trainer:
         self.model.train()
         self._start_window()
         for batch in self._batches(self.epoch, self.batch):
-            self._iterate(batch)
+            for group, terms in self.iteration(batch, self.stage_step):
+                self.meter.add(group, self.step, terms)
             self.step, self.stage_step, self.batch = self.step + 1, self.stage_step + 1, self.batch + 1
             if self.stage_step % self.config.log_every == 0:
                 self._log_window(progress)
@@ -168,28 +139,6 @@ class Trainer:
         progress.epoch(self.epoch, self.stage_config.epochs, self.metrics)
         if interrupted.signal:
             self._leave(interrupted)
-
-    def _iterate(self, batch: Batch) -> None:
-        """One iteration: every update that the model asks for, each stepped before the next is computed."""
-        updates = self.model.updates(batch, self.stage.name, self.stage_step)
-        stepped: dict[str, Group] = {}
-        while (update := self._next(updates)) is not None:
-            group = self.groups[update.group]
-            group.optimizer.zero_grad(set_to_none=True)
-            update.loss.backward(inputs=group.parameters)
-            norm = _gradient_norm(group)
-            group.set_lr(self.stage_step, self.total_steps, self.steps_per_epoch)
-            group.optimizer.step()
-            stepped[group.name] = group
-            terms = {**update.terms(len(self.groups) == 1), self._tag("grad_norm", group.name): norm}
-            self.meter.add(group.name, self.step, terms)
-        if self.ema is not None:
-            for group in stepped.values():  # only now: the model may have clipped what has stepped
-                self.ema.update(group.parameters, group.config.ema_decay or 0.0, self.stage_step)
-
-    def _next(self, updates: Iterator[Update]) -> Update | None:
-        with self.hardware.autocast():
-            return next(updates, None)
 
     def _batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         # Another order for every seed, stage and epoch, and one that can be taken up at any batch.
@@ -210,14 +159,12 @@ class Trainer:
         self.elapsed += seconds
         rate = (self.step - self._window_step) * self.stage_config.batch_size / seconds
         self._record({f"train/{name}": value for name, value in means.items()})
-        self._record({self._tag("lr", name): group.lr for name, group in self.groups.items()})
+        self._record(
+            {self.iteration.tag("lr", name): group.lr for name, group in self.iteration.groups.items()}
+        )
         self._record({"images_per_second": rate})
         progress.update(self.stage_step, means, rate)
         self._start_window()
-
-    def _tag(self, name: str, group: str) -> str:
-        """``name``, and the group's where the stage has several."""
-        return name if len(self.groups) == 1 else f"{name}_{group}"
 
     def _record(self, values: Mapping[str, float]) -> None:
         self.metrics.update(values)
@@ -285,19 +232,6 @@ class Trainer:
     def _stopped(self) -> bool:
         return any(callback.should_stop for callback in self.callbacks.values())
 
-    # ------------------------------------------------------------------ groups
-
-    def _build_groups(self, stage: Stage) -> dict[str, Group]:
-        """Optimizers for the stage's groups; parameters outside it are frozen."""
-        self.model.requires_grad_(False)
-        groups = {}
-        for name, parameters in stage.groups.items():
-            for parameter in parameters:
-                parameter.requires_grad_(True)
-            config = self.stage_config.override(self.config.groups.get(name, {}), f"trainer.groups.{name}")
-            groups[name] = Group(name, parameters, config, config.optimizer.build(parameters))
-        return groups
-
     # ------------------------------------------------------------------ saving
 
     def _weights(self) -> dict[str, Any]:
@@ -316,7 +250,7 @@ class Trainer:
             "stage_index": self.stage_index,
             "batch": self.batch,
             "stage_step": self.stage_step,
-            "optimizers": {name: group.state_dict() for name, group in self.groups.items()},
+            "optimizers": {name: group.state_dict() for name, group in self.iteration.groups.items()},
             "callbacks": {name: callback.state_dict() for name, callback in self.callbacks.items()},
             "random": self.hardware.random_state(),
             "best": self.best,
@@ -347,7 +281,7 @@ class Trainer:
         self._enter(state["stage_index"])
         for name in ("epoch", "batch", "step", "stage_step", "best", "elapsed"):
             setattr(self, name, state[name])
-        for name, group in self.groups.items():
+        for name, group in self.iteration.groups.items():
             group.load_state_dict(state["optimizers"][name])
         self.metrics = dict(state["metrics"])
         self.meter.load_state_dict(state["meter"], self.hardware.device)
@@ -365,14 +299,3 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any]) -> None:
     except RuntimeError as error:
         reason = textwrap.shorten(str(error).partition("\n")[2] or str(error), 160, placeholder=" ...")
         raise CheckpointError(f"the checkpoint doesn't fit the model: {reason}") from None
-
-
-def _gradient_norm(group: Group) -> Tensor:
-    """The norm of all gradients together, before they are clipped."""
-    gradients = [p.grad for p in group.parameters if p.grad is not None]
-    if not gradients:
-        raise TrainingError(f"no gradient reaches the parameters of group '{group.name}'")
-    norm = nn.utils.get_total_norm(gradients)
-    if group.config.clip_grad_norm is not None:
-        nn.utils.clip_grads_with_norm_(group.parameters, group.config.clip_grad_norm, norm)
-    return norm

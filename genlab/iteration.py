@@ -1,0 +1,138 @@
+"""One iteration of training: the updates that a model asks for, each stepped before the next is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from genlab.errors import CheckpointError, TrainingError
+from genlab.hardware import Hardware
+from genlab.models.base import Model
+from genlab.optim import EMA
+from genlab.trainer_config import TrainerConfig
+from genlab.types import Batch, Stage, Update
+
+
+@dataclass
+class Group:
+    """A parameter group of the current stage with its optimizer."""
+
+    name: str
+    parameters: list[Parameter]
+    config: TrainerConfig
+    optimizer: torch.optim.Optimizer
+
+    def set_lr(self, step: int, total: int, steps_per_epoch: int) -> None:
+        """The learning rate of ``step`` of ``total``, a pure function that a resume can't get wrong."""
+        lr = self.config.optimizer.lr * self.config.schedule.factor(step, total, steps_per_epoch)
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = lr
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's state, and whose it is."""
+        return {"name": self.config.optimizer.name, "state": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`state_dict` gave.
+
+        Raises:
+            CheckpointError: it is another optimizer's.
+        """
+        if state["name"] != self.config.optimizer.name:
+            raise CheckpointError(
+                f"trainer.optimizer.name={self.config.optimizer.name}: the run was trained with "
+                f"{state['name']}, and a resumed run keeps its optimizer"
+            )
+        self.optimizer.load_state_dict(state["state"])
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the last step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+
+class Iteration:
+    """What is done with every batch of a stage.
+
+    Args:
+        model: on the device; parameters outside the stage are frozen here.
+        stage: whose groups are stepped.
+        config: of the whole run, for what differs between groups.
+        stage_config: of the stage.
+        hardware: for the precision.
+        ema: the averaged weights, where any are averaged.
+        total_steps: of the stage, for the learning rate.
+        steps_per_epoch: the same.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        stage: Stage,
+        config: TrainerConfig,
+        stage_config: TrainerConfig,
+        hardware: Hardware,
+        ema: EMA | None,
+        total_steps: int,
+        steps_per_epoch: int,
+    ) -> None:
+        self.model, self.stage, self.hardware, self.ema = model, stage, hardware, ema
+        self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
+        self.groups = self._build_groups(config, stage_config)
+
+    def _build_groups(self, config: TrainerConfig, stage_config: TrainerConfig) -> dict[str, Group]:
+        self.model.requires_grad_(False)
+        groups = {}
+        for name, parameters in self.stage.groups.items():
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+            own = stage_config.override(config.groups.get(name, {}), f"trainer.groups.{name}")
+            groups[name] = Group(name, parameters, own, own.optimizer.build(parameters))
+        return groups
+
+    def __call__(self, batch: Batch, step: int) -> list[tuple[str, dict[str, Tensor]]]:
+        """Train on ``batch`` at ``step`` of the stage; returns the group and the loss terms of each update."""
+        updates = self.model.updates(batch, self.stage.name, step)
+        done = []
+        while (update := self._next(updates)) is not None:
+            group = self.groups[update.group]
+            group.optimizer.zero_grad(set_to_none=True)
+            update.loss.backward(inputs=group.parameters)
+            norm = _gradient_norm(group)
+            group.set_lr(step, self.total_steps, self.steps_per_epoch)
+            group.optimizer.step()
+            done.append((group.name, {**update.terms(self.alone), self.tag("grad_norm", group.name): norm}))
+        if self.ema is not None:
+            for name in dict.fromkeys(name for name, _ in done):  # only now: the model may have clipped what has stepped
+                group = self.groups[name]
+                self.ema.update(group.parameters, group.config.ema_decay or 0.0, step)
+        return done
+
+    def _next(self, updates: Iterator[Update]) -> Update | None:
+        with self.hardware.autocast():
+            return next(updates, None)
+
+    @property
+    def alone(self) -> bool:
+        """Whether the stage has one group."""
+        return len(self.groups) == 1
+
+    def tag(self, name: str, group: str) -> str:
+        """``name``, and the group's where the stage has several."""
+        return name if self.alone else f"{name}_{group}"
+
+
+def _gradient_norm(group: Group) -> Tensor:
+    """The norm of all gradients together, before they are clipped."""
+    gradients = [p.grad for p in group.parameters if p.grad is not None]
+    if not gradients:
+        raise TrainingError(f"no gradient reaches the parameters of group '{group.name}'")
+    norm = nn.utils.get_total_norm(gradients)
+    if group.config.clip_grad_norm is not None:
+        nn.utils.clip_grads_with_norm_(group.parameters, group.config.clip_grad_norm, norm)
+    return norm
