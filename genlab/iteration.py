@@ -108,7 +108,7 @@ class Iteration:
             group.optimizer.step()
             done.append((group.name, {**update.terms(self.alone), self.tag("grad_norm", group.name): norm}))
         if self.ema is not None:
-            for name in dict.fromkeys(name for name, _ in done):  # only now: the model may have clipped what has stepped
+            for name in dict(done):  # only now: the model may have clipped what has stepped
                 group = self.groups[name]
                 self.ema.update(group.parameters, group.config.ema_decay or 0.0, step)
         return done
