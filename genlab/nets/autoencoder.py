@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from genlab.config import Count, Index, config
 from genlab.errors import ConfigError
+from genlab.nets.linear import Linear
 from genlab.nets.mlp import MLP, Activation, MLPConfig, activation
 from genlab.nets.resnet import ResidualBlock
 
@@ -109,9 +110,9 @@ def decoder(config: MLPConfig | ConvConfig, in_dim: int, shape: Shape) -> nn.Mod
 
 def _dense(config: ConvConfig, in_dim: int, out_dim: int) -> list[nn.Module]:
     if not config.hidden_dim:
-        return [nn.Linear(in_dim, out_dim)]
+        return [Linear(in_dim, out_dim)]
     return [
-        nn.Linear(in_dim, config.hidden_dim),
+        Linear(in_dim, config.hidden_dim),
         activation(config.activation),
-        nn.Linear(config.hidden_dim, out_dim),
+        Linear(config.hidden_dim, out_dim),
     ]

@@ -74,12 +74,11 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[1:])
+        ctx.save_for_backward(inputs[2])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        order, inverse_order = ctx.saved_tensors
-        return _gather(gradient, inverse_order, order), None, None
+        return gradient.index_select(1, ctx.saved_tensors[0]), None, None
 
 
 def _gather(x: Tensor, order: Tensor, inverse_order: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from genlab.config import Count, ProperFraction, config
 from genlab.errors import ConfigError
 from genlab.nets.autoencoder import Shape
 from genlab.nets.generators import SLOPE, Channels, init_dcgan
+from genlab.nets.linear import Linear
 
 Norm = Literal["none", "batch", "layer", "spectral"]
 """``layer``: over all planes of one image, with a scale for each plane; ``spectral``: of every weight."""
@@ -104,7 +105,7 @@ class Discriminator(nn.Module):
         self.conditioning, self.norm = conditioning, config.norm
         extra = label_dim if conditioning == "concat" else 0
         self.body, feature_dim, self.flat = config.build(shape, extra)
-        self.head = nn.Linear(feature_dim, 1)
+        self.head = Linear(feature_dim, 1)
         if conditioning is not None:
             self.label = nn.Embedding(num_classes, extra or feature_dim)
         if conditioning == "projection":
@@ -161,7 +162,7 @@ def _dcgan(config: DCGANDiscriminatorConfig, in_channels: int, left: tuple[int, 
 def _mlp(config: MLPDiscriminatorConfig, in_dim: int) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Flatten()]
     for i, units in enumerate(config.hidden_dims):
-        layers += [nn.Linear(in_dim, units)]
+        layers += [Linear(in_dim, units)]
         layers += _norm(config.norm, units, nn.BatchNorm1d) if i else []
         layers += [nn.LeakyReLU(SLOPE)] + ([nn.Dropout(config.dropout)] if config.dropout else [])
         in_dim = units

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from genlab.config import Count, config
 from genlab.nets.autoencoder import Shape
+from genlab.nets.linear import Linear
 
 Channels = Annotated[tuple[Count, ...], Field(min_length=1)]
 SLOPE = 0.2
@@ -118,11 +119,11 @@ class MLPGenerator(nn.Sequential):
     def __init__(self, config: MLPGeneratorConfig, in_dim: int, shape: Shape) -> None:
         layers: list[nn.Module] = []
         for i, units in enumerate(config.hidden_dims):
-            layers += [nn.Linear(in_dim, units)]
+            layers += [Linear(in_dim, units)]
             layers += [nn.BatchNorm1d(units)] if config.batch_norm and i else []
             layers += [nn.LeakyReLU(SLOPE)]
             in_dim = units
-        super().__init__(*layers, nn.Linear(in_dim, math.prod(shape)), nn.Unflatten(1, shape), config.squash())
+        super().__init__(*layers, Linear(in_dim, math.prod(shape)), nn.Unflatten(1, shape), config.squash())
 
 
 class ResNetGenerator(nn.Sequential):
@@ -137,7 +138,7 @@ class ResNetGenerator(nn.Sequential):
         doublings = len(config.channels) - 1
         start = (first, *(math.ceil(side / 2**doublings) for side in shape[1:]))
         super().__init__(
-            nn.Linear(in_dim, math.prod(start)),
+            Linear(in_dim, math.prod(start)),
             nn.Unflatten(1, start),
             *(_UpBlock(a, b) for a, b in itertools.pairwise(config.channels)),
             nn.BatchNorm2d(last),

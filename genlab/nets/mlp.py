@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genlab.config import Count, config
+from genlab.nets.linear import Linear
 
 Activation = Literal["relu", "leaky_relu", "silu", "gelu", "elu", "tanh"]
 
@@ -62,10 +63,10 @@ class MLP(nn.Sequential):
         for _ in range(config.num_layers):
             layers += _layer(config, in_dim)
             in_dim = config.hidden_dim
-        super().__init__(*layers, nn.Linear(in_dim, out_dim))
+        super().__init__(*layers, Linear(in_dim, out_dim))
 
 
 def _layer(config: MLPConfig, in_dim: int) -> list[nn.Module]:
     if config.activation == "glu":
-        return [nn.Linear(in_dim, 2 * config.hidden_dim), nn.GLU(dim=1)]
-    return [nn.Linear(in_dim, config.hidden_dim), activation(config.activation)]
+        return [Linear(in_dim, 2 * config.hidden_dim), nn.GLU(dim=1)]
+    return [Linear(in_dim, config.hidden_dim), activation(config.activation)]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genlab.config import Count, Index, ProperFraction, config
+from genlab.nets.linear import Linear
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -80,7 +81,7 @@ class UNet(nn.Module):
         self.config = config
         width, embedding_dim, patch = config.widths[0], config.embedding_dim, config.patch_size**2
         self.embed_time = nn.Sequential(
-            nn.Linear(config.channels, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
+            Linear(config.channels, embedding_dim), nn.SiLU(), Linear(embedding_dim, embedding_dim)
         )
         self.label = nn.Embedding(num_labels, embedding_dim) if num_labels else None
         self.first = nn.Conv2d(in_channels * patch, width, 3, padding=1)
@@ -181,7 +182,7 @@ class _Block(nn.Module):
             nn.GroupNorm(config.num_groups, in_width), nn.SiLU(), nn.Conv2d(in_width, width, 3, padding=1)
         )
         self.norm = nn.GroupNorm(config.num_groups, width)
-        self.modulation = nn.Linear(config.embedding_dim, 2 * width)
+        self.modulation = Linear(config.embedding_dim, 2 * width)
         conv = nn.Conv2d(width, width, 3, padding=1)
         self.leave = nn.Sequential(nn.SiLU(), nn.Dropout(config.dropout), _zeroed(conv))
         self.skip = nn.Identity() if in_width == width else nn.Conv2d(in_width, width, 1)
@@ -201,8 +202,8 @@ class _Attention(nn.Module):
         super().__init__()
         self.num_heads = config.num_heads
         self.norm = nn.GroupNorm(config.num_groups, width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = _zeroed(nn.Linear(width, width))
+        self.qkv = Linear(width, 3 * width)
+        self.out = _zeroed(Linear(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         pixels = self.norm(x).flatten(2).transpose(1, 2)  # (B, pixels, planes)
