@@ -109,14 +109,10 @@ def _fitted(dataset: DatasetConfig, spec: DataSpec, resize: bool) -> DatasetConf
 
 def load_splits(dataset: DatasetConfig, device: Hardware) -> Splits:
     """The training, validation and test images, on the device where they fit."""
-    images = load_images(dataset, "train")
-    train, val = hold_out(len(images), dataset.num_val, dataset.split_seed)
-    return Splits(
-        on_device(images.take(train), device),
-        on_device(images.take(val), device),
-        on_device(load_images(dataset, "test"), device),
-        dataset.label,
-    )
+    learned = on_device(load_images(dataset, "train"), device)
+    train, val = hold_out(len(learned), dataset.num_val, dataset.split_seed)
+    test = on_device(load_images(dataset, "test"), device)
+    return Splits(learned.part(train), learned.part(val), test, dataset.label)
 
 
 def on_device(images: Images, device: Hardware) -> DeviceDataset:

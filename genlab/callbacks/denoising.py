@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from annotated_types import Gt, Le
-from matplotlib.figure import Figure
 from pydantic import Field
 
 from genlab.callbacks.base import Snapshot
@@ -16,6 +15,9 @@ from genlab.config import Count, config
 from genlab.registry import CALLBACKS
 from genlab.report.mosaic import mosaic
 from genlab.types import Denoises
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Time = Annotated[float, Gt(0), Le(1)]
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any, Literal
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any, Literal
 
 from genlab.callbacks.base import Callback, EpochsConfig, Snapshot
 from genlab.config import Count, config
@@ -19,6 +17,9 @@ from genlab.registry import CALLBACKS
 from genlab.report.figures import as_image, save
 from genlab.report.quality import class_bars, fid_curve
 from genlab.types import Samples
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @config

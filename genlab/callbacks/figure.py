@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from genlab.callbacks.base import Callback, EpochsConfig, Snapshot
 from genlab.config import Count, config
 from genlab.report.figures import as_image, save
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @config

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.figure import Figure
 
 from genlab.callbacks.base import Snapshot
 from genlab.callbacks.codes import Autoencodes, decoded
@@ -13,6 +13,9 @@ from genlab.callbacks.figure import FigureCallback, FigureConfig
 from genlab.config import Count, config
 from genlab.registry import CALLBACKS
 from genlab.report.mosaic import mosaic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @config

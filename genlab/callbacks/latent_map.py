@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from genlab.callbacks.base import Snapshot
@@ -17,6 +17,9 @@ from genlab.registry import CALLBACKS
 from genlab.report.latent import code_map
 from genlab.report.mosaic import mosaic, signed
 from genlab.types import Decodes, Encodes, HasPosterior
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _COMPONENTS = 2
 

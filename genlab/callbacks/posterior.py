@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from genlab.callbacks.base import Snapshot
 from genlab.callbacks.codes import posteriors
@@ -15,6 +14,9 @@ from genlab.metrics.posterior import ACTIVE, active_units, kl_per_dim, mutual_in
 from genlab.registry import CALLBACKS
 from genlab.report.latent import kl_bars
 from genlab.types import HasPosterior
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @config

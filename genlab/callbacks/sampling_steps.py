@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from annotated_types import Ge
-from matplotlib.figure import Figure
 
 from genlab.callbacks.base import Snapshot
 from genlab.callbacks.figure import FigureCallback, FigureConfig
@@ -17,6 +16,9 @@ from genlab.report.animation import Frame, as_picture, evenly, save_gif
 from genlab.report.figures import grid
 from genlab.report.mosaic import mosaic
 from genlab.types import SamplesStepwise, SamplingStep
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _FRAMES = 60
 

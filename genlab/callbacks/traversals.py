@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from genlab.callbacks.base import Snapshot
@@ -15,6 +15,9 @@ from genlab.config import Count, Index, Positive, config
 from genlab.registry import CALLBACKS
 from genlab.report.mosaic import mosaic, signed
 from genlab.types import HasPosterior
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @config

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+import copy
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from genlab.data.bits import Pixels, unpacked
+from genlab.data.bits import PackedImages, Pixels, rows
+from genlab.data.images import all_but
 from genlab.errors import ConfigError
 from genlab.types import Batch
+
+log = logging.getLogger(__name__)
 
 
 class DeviceDataset:
@@ -21,9 +25,11 @@ class DeviceDataset:
         images: uint8 ``(N, C, H, W)`` on the CPU, or packed.
         labels: int64 ``(N,)`` or ``None``.
         device: where batches are wanted.
-        data_device: where the images are held; batches are copied to ``device`` where that is another.
+        data_device: where the images are to be held; batches are copied to ``device`` where that is another.
         factors: int64 ``(N, F)`` or ``None``; held beside the images, and no part of a batch.
         factor_names: what the columns of ``factors`` are.
+
+    Where its memory proves too small for them, the images stay on the CPU.
     """
 
     def __init__(
@@ -35,20 +41,73 @@ class DeviceDataset:
         factors: Tensor | None = None,
         factor_names: tuple[str, ...] = (),
     ) -> None:
-        self.device = device
-        self.images: Pixels = _place(images, device, data_device)
-        self.labels: Tensor | None = None if labels is None else _place(labels, device, data_device)
-        self.factors: Tensor | None = None if factors is None else _place(factors, device, data_device)
-        self.factor_names = factor_names
+        self.device, self.factor_names = device, factor_names
+        try:
+            held = _placed(images, labels, factors, data_device)
+        except torch.OutOfMemoryError:
+            size = images.nbytes / 1e9
+            log.warning("%.2f GB of images find no room on %s; held in the host's memory", size, data_device)
+            held = _placed(images, labels, factors, torch.device("cpu"))
+        self._images, self.labels, self.factors = held
+        self._rows: Tensor | None = None
+
+    def part(self, index: Tensor) -> DeviceDataset:
+        """The images at ``index``, ascending int64 on the CPU, as a set that shares the memory of this one's.
+
+        Labels and factors are its own.
+        """
+        if len(index) == len(self):
+            return self
+        part, index = copy.copy(self), index.to(self.data_device)
+        part._rows = index if self._rows is None else self._rows[index]
+        part.labels, part.factors = (None if x is None else rows(x, index) for x in (self.labels, self.factors))
+        return part
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self._images if self._rows is None else self._rows)
+
+    @property
+    def data_device(self) -> torch.device:
+        """Where the images are."""
+        return self._images.device
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)``."""
+        _, c, h, w = self._images.shape
+        return c, h, w
+
+    def stored(self, index: Tensor | slice) -> Pixels:
+        """The images at ``index``, as and where they are held."""
+        index = self._place(index)
+        return rows(self._images, index) if isinstance(self._images, Tensor) else self._images[index]
 
     def batch(self, index: Tensor | slice) -> Batch:
-        """The images at ``index`` (on the data's device), on the model's device."""
-        x = unpacked(self.images[index].to(self.device, non_blocking=True))  # bits travel, pixels don't
-        y = None if self.labels is None else self.labels[index].to(self.device, non_blocking=True)
-        return Batch(x, y)
+        """The images at ``index`` (on the data's device), on the model's device; the host waits for nothing."""
+        place = self._place(index)
+        if isinstance(self._images, PackedImages):  # bits travel, pixels don't
+            x = replace(self._images, bits=self._sent(self._images.bits, place)).unpack()
+        else:
+            x = self._sent(self._images, place)
+        return Batch(x, None if self.labels is None else self._sent(self.labels, index))
+
+    def _place(self, index: Tensor | slice) -> Tensor | slice:
+        """Where the images at ``index`` are among all that are held."""
+        return index if self._rows is None else rows(self._rows, index)
+
+    def _sent(self, values: Tensor, index: Tensor | slice) -> Tensor:
+        """``values`` at ``index``, on the model's device."""
+        if self.device.type == "cpu" or values.device.type != "cpu":
+            return rows(values, index)
+        # From pinned memory the copy runs beside the device's work, while the host gathers the next batch. The
+        # allocator hands a buffer out again only once its copy is done, so that two or three take turns.
+        count = len(range(len(values))[index]) if isinstance(index, slice) else len(index)
+        staging = _staging((count, *values.shape[1:]), values.dtype, self.device)
+        if isinstance(index, slice):
+            staging.copy_(values[index])
+        else:
+            torch.index_select(values, 0, index, out=staging)
+        return staging.to(self.device, non_blocking=True)
 
     def num_batches(self, batch_size: int) -> int:
         """Batches of an epoch.
@@ -62,15 +121,23 @@ class DeviceDataset:
             )
         return len(self) // batch_size
 
-    def epoch(self, batch_size: int, seed: int, start: int = 0) -> Iterator[Batch]:
+    def order(self, seed: int) -> Tensor:
+        """The permutation of an epoch: int64 ``(N,)`` where the images are, of ``seed`` alone."""
+        generator = torch.Generator(self.data_device).manual_seed(seed)
+        return torch.randperm(len(self), generator=generator, device=self.data_device)
+
+    def epoch(
+        self, batch_size: int, seed: int, start: int = 0, share: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
         """Shuffled batches of equal size, the remainder left out, from batch ``start`` on.
 
-        The order depends on ``seed`` alone, so that an epoch can be taken up in its middle.
+        The order depends on ``seed`` alone, so that an epoch can be taken up in its middle. Of each batch, a
+        process takes its ``share``: its rank among so many, whose shares make up the batch in their order.
         """
-        generator = torch.Generator(self.images.device).manual_seed(seed)
-        order = torch.randperm(len(self), generator=generator, device=self.images.device)
+        order, (rank, world) = self.order(seed), share
         for i in range(start, self.num_batches(batch_size)):
-            yield self.batch(order[i * batch_size : (i + 1) * batch_size])
+            first, last = (i * batch_size + batch_size * r // world for r in (rank, rank + 1))
+            yield self.batch(order[first:last])
 
     def in_order(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
         """The first ``limit`` images (all by default) in order, the last batch smaller."""
@@ -79,10 +146,19 @@ class DeviceDataset:
             yield self.batch(slice(i, min(i + batch_size, end)))
 
 
-def _place(values: Pixels, device: torch.device, data_device: torch.device) -> Any:  # of the same type
-    values = values.to(data_device)
-    pinned = data_device.type == "cpu" and device.type == "cuda"
-    return values.pin_memory() if pinned else values
+def _placed(
+    images: Pixels, labels: Tensor | None, factors: Tensor | None, where: torch.device
+) -> tuple[Pixels, Tensor | None, Tensor | None]:
+    return (
+        images.to(where),
+        None if labels is None else labels.to(where),
+        None if factors is None else factors.to(where),
+    )
+
+
+def _staging(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Memory of the host that ``device`` can copy from by itself."""
+    return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
 
 
 @dataclass(frozen=True)
@@ -107,4 +183,5 @@ def hold_out(num_images: int, num_val: int, seed: int) -> tuple[Tensor, Tensor]:
             f"dataset.num_val={num_val} leaves none of the {num_images} training images; lower it"
         )
     order = torch.randperm(num_images, generator=torch.Generator().manual_seed(seed))
-    return order[num_val:].sort().values, order[:num_val].sort().values
+    val = order[:num_val].sort().values
+    return all_but(val, num_images), val

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genlab.data.bits import PackedImages, Pixels, pack, unpacked
+from genlab.data.bits import PackedImages, Pixels, pack, rows, unpacked
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -40,8 +41,11 @@ class Images:
 
     def take(self, index: Tensor | slice) -> Images:
         """The images at ``index``, with their labels and factors."""
-        labels, factors = (None if x is None else x[index].contiguous() for x in (self.labels, self.factors))
-        return replace(self, images=self.images[index], labels=labels, factors=factors)
+        labels, factors = (
+            None if x is None else rows(x, index).contiguous() for x in (self.labels, self.factors)
+        )
+        images = rows(self.images, index) if isinstance(self.images, Tensor) else self.images[index]
+        return replace(self, images=images, labels=labels, factors=factors)
 
 
 def fixed_order(n: int, seed: int = 0) -> Tensor:
@@ -50,15 +54,28 @@ def fixed_order(n: int, seed: int = 0) -> Tensor:
     The indices sorted by a hash of them: no library's generator, whose stream may change with its
     version, decides which images are test images.
     """
-    keys = [hashlib.sha256(f"{seed}:{i}".encode()).digest() for i in range(n)]
-    return torch.tensor(sorted(range(n), key=keys.__getitem__), dtype=torch.int64)
+    keys = bytearray()  # the first half of each hash: ten million as objects would take a gigabyte
+    for start in range(0, n, CHUNK):
+        numbers = range(start, min(start + CHUNK, n))
+        keys += b"".join([hashlib.sha256(b"%d:%d" % (seed, i)).digest()[:16] for i in numbers])
+    high, low = np.frombuffer(keys, ">u8").reshape(n, 2).T
+    return torch.from_numpy(np.lexsort((low, high)))
 
 
 def part_of(n: int, split: Split, test_fraction: float) -> Tensor:
     """Which of ``n`` images are in ``split``: ascending int64 indices, by a permutation of their own."""
-    order, num_test = fixed_order(n), max(1, round(n * test_fraction))
-    part = order[:num_test] if split == "test" else order[num_test:]
-    return part.sort().values
+    test = _test_part(n, max(1, round(n * test_fraction)))
+    return test.clone() if split == "test" else all_but(test, n)
+
+
+@functools.lru_cache(maxsize=1)  # asked for by each split in turn, and slow: a microsecond for each image
+def _test_part(n: int, num_test: int) -> Tensor:
+    return fixed_order(n)[:num_test].sort().values
+
+
+def all_but(index: Tensor, n: int) -> Tensor:
+    """Those of ``0..n-1`` that ``index`` does not name: ascending, int64."""
+    return torch.ones(n, dtype=torch.bool).index_fill_(0, index, False).nonzero().flatten()
 
 
 def shuffled_part_of(n: int, split: Split, test_fraction: float) -> Tensor:
@@ -89,7 +106,8 @@ def to_static(images: Pixels, split: Split) -> PackedImages:
 def to_mutated(images: Pixels, rate: float) -> Tensor:
     """Every pixel replaced by any level with probability ``rate``, once, by a fixed seed.
 
-    One number is drawn for each pixel, in their order: the first images come out the same however many follow.
+    Done in place where the images are not packed. One number is drawn for each pixel, in their order: the
+    first images come out the same however many follow.
 
     References:
         Ren et al. 2019, "Likelihood ratios for out-of-distribution detection": what background
@@ -101,7 +119,7 @@ def to_mutated(images: Pixels, rate: float) -> Tensor:
         place = torch.from_numpy(random.random_sample(x.shape) / rate)  # uniform in [0, 1) where below 1
         return torch.where(place < 1, (place * 256).to(torch.uint8), x)
 
-    return _by_chunks(mutate, images)
+    return _by_chunks(mutate, images, into=images if isinstance(images, Tensor) else None)
 
 
 def to_gray(images: Pixels) -> Tensor:
@@ -131,14 +149,13 @@ def to_square(images: Pixels, size: int) -> Tensor:
     return _by_chunks(convert, images)
 
 
-def _by_chunks(convert: Callable[[Tensor], Tensor], images: Pixels) -> Tensor:
-    converted = torch.empty(0, dtype=torch.uint8)
+def _by_chunks(convert: Callable[[Tensor], Tensor], images: Pixels, into: Tensor | None = None) -> Tensor:
     for i, x in enumerate(_chunks(images)):
         part = convert(x)
-        if not i:
-            converted = torch.empty((len(images), *part.shape[1:]), dtype=torch.uint8)
-        converted[i * CHUNK : (i + 1) * CHUNK] = part
-    return converted
+        if into is None:
+            into = torch.empty((len(images), *part.shape[1:]), dtype=torch.uint8)
+        into[i * CHUNK : (i + 1) * CHUNK] = part
+    return torch.empty(0, dtype=torch.uint8) if into is None else into
 
 
 def _chunks(images: Pixels) -> Iterator[Tensor]:

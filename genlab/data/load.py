@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from genlab.data.config import DatasetConfig
@@ -61,17 +62,18 @@ def load_images(config: DatasetConfig, split: Split) -> Images:
         spec = _converted(stored, config)
         loaded = config.format.read(split, store)
     _check(loaded, stored, f"dataset {config.name}, {split}")
-    if config.limit is not None:
-        loaded = loaded.take(slice(config.limit))
-    images = loaded.images
-    if config.grayscale and images.shape[1] == 3:
-        images = to_gray(images)
-    if images.shape[2:] != (spec.height, spec.width):
-        images = to_square(images, spec.height)
+    if config.limit is not None and config.limit < len(loaded):
+        loaded = loaded.take(torch.arange(config.limit))  # by copy: a slice would keep all the others in memory
+    # What an image was before a conversion is let go at once: of a large set there is room for few.
+    if config.grayscale and loaded.images.shape[1] == 3:
+        loaded = replace(loaded, images=to_gray(loaded.images))
+    if loaded.images.shape[2:] != (spec.height, spec.width):
+        loaded = replace(loaded, images=to_square(loaded.images, spec.height))
     if config.mutation_rate and split == "train":
-        images = to_mutated(images, config.mutation_rate)
+        loaded = replace(loaded, images=to_mutated(loaded.images, config.mutation_rate))
     if config.binarization == "static":
-        images = to_static(images, split)
+        loaded = replace(loaded, images=to_static(loaded.images, split))
+    images = loaded.images
     return replace(loaded, images=images.contiguous() if isinstance(images, Tensor) else images)
 
 

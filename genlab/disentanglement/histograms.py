@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -39,8 +41,9 @@ def mutual_information(codes: Tensor, factors: Tensor, num_bins: int = NUM_BINS)
     It is biased upwards by about ``(bins - 1) * (values - 1) / (2 N)``: 0.04 nats for 20 bins and 40 values
     among 10,000 images.
     """
-    binned = bins(codes, num_bins)
-    columns = [_information(binned, num_bins, *value_ranks(column)) for column in factors.unbind(1)]
+    dims = torch.arange(codes.shape[1], device=codes.device)
+    cells = (dims * num_bins + bins(codes, num_bins)).int()  # half as wide, counted in half the time
+    columns = [_information(cells, num_bins, *value_ranks(column)) for column in factors.unbind(1)]
     return torch.stack(columns, dim=1)
 
 
@@ -88,12 +91,14 @@ def _entropy(counts: Tensor) -> Tensor:
     return -torch.xlogy(p, p).sum(dim=-1)
 
 
-def _information(binned: Tensor, num_bins: int, values: Tensor, value_counts: Tensor) -> Tensor:
-    """Information of every dimension ``(N, D)`` on one factor ``(N,)``: one count for all dimensions."""
-    num_dims, num_values = binned.shape[1], len(value_counts)
-    dims = torch.arange(num_dims, device=binned.device)
-    cells = (dims * num_bins + binned) * num_values + values[:, None]
-    counts = torch.bincount(cells.flatten(), minlength=num_dims * num_bins * num_values)
-    joint = counts.view(num_dims, num_bins, num_values)
-    information = _entropy(joint.sum(dim=2)) + _entropy(value_counts) - _entropy(joint.flatten(1))
+def _information(cells: Tensor, num_bins: int, values: Tensor, value_counts: Tensor) -> Tensor:
+    """Information of every dimension on one factor ``(N,)``: one count for all dimensions.
+
+    ``cells`` number the bins of all dimensions through, int32 ``(N, D)``.
+    """
+    num_dims, num_values = cells.shape[1], len(value_counts)
+    shape = (num_values, num_dims, num_bins)
+    place = cells + values.int()[:, None] * (num_dims * num_bins)
+    joint = torch.bincount(place.flatten(), minlength=math.prod(shape)).view(shape).transpose(0, 1)
+    information = _entropy(joint.sum(dim=1)) + _entropy(value_counts) - _entropy(joint.flatten(1))
     return information.clamp_(min=0)

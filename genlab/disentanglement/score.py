@@ -40,6 +40,12 @@ def active(codes: Tensor, min_std: float = MIN_STD) -> Tensor:
 
 
 def value_ranks(column: Tensor) -> tuple[Tensor, Tensor]:
-    """The values of a factor ``(N,)`` as 0, 1, ... in their order, and how many images have each ``(V,)``."""
-    _, ranks, counts = torch.unique(column, return_inverse=True, return_counts=True)
-    return ranks, counts
+    """The values of a factor, int64 ``(N,)``, as 0, 1, ... in their order, and how many have each ``(V,)``."""
+    low, high = column.aminmax()
+    if high - low > len(column):
+        _, ranks, counts = torch.unique(column, return_inverse=True, return_counts=True)
+        return ranks, counts
+    column = column - low  # counted, which takes a tenth of the time that sorting takes
+    counts = torch.bincount(column)
+    present = counts > 0
+    return (present.cumsum(0) - 1).index_select(0, column), counts[present]

@@ -17,13 +17,15 @@ from torch.nn import functional as F
 from genlab.errors import ConfigError
 from genlab.extractors.base import Extractor, Features
 from genlab.likelihood import to_unit
+from genlab.memory import lowered, piece
 from genlab.registry import EXTRACTORS
 from genlab.types import DataSpec
 
 NUM_FEATURES = 128
 NUM_CLASSES = 10
 SHAPE = (1, 28, 28)
-_CHUNK = 128  # images at once: their planes stay in a processor's cache
+_CHUNK = 128  # images at once on a CPU: their planes stay in its cache
+_BYTES = 2_000_000  # of one, generously
 
 
 def _conv(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
@@ -127,7 +129,8 @@ class Classifier(Extractor):
         In float32 under autocast too: a distance must not depend on ``hardware.precision=bf16``.
         """
         with torch.autocast(x.device.type, enabled=False):
-            parts = [self.network(_input(part)) for part in x.split(_CHUNK)]
+            size = piece(x.device, _BYTES, _CHUNK)
+            parts = lowered(lambda n: [self.network(_input(part)) for part in x.split(n)], size)
         values, logits = (torch.cat(each) for each in zip(*parts, strict=True))
         return Features(values, logits)
 

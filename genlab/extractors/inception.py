@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from genlab.errors import ConfigError
 from genlab.extractors.base import Extractor, Features
+from genlab.memory import lowered, piece
 from genlab.registry import EXTRACTORS
 from genlab.types import DataSpec
 
-_CHUNK = 64  # images at once: at 299x299 the first layers take some 10 MB for each
+_CHUNK = 64  # images at once on a CPU
+_BYTES = 50_000_000  # of one at 299x299, generously: the first layers have planes of some 10 MB
 
 
 @EXTRACTORS.register("inception")
@@ -59,7 +61,8 @@ class Inception(Extractor):
         """Features ``(B, 2048)`` of uint8 ``(B, C, H, W)``, in float32 under autocast too."""
         with torch.autocast(x.device.type, enabled=False):
             tiled = x.expand(-1, 3, -1, -1)
-            return Features(torch.cat([self.network(part) for part in tiled.split(_CHUNK)]))
+            size = piece(x.device, _BYTES, _CHUNK)
+            return Features(torch.cat(lowered(lambda n: [self.network(part) for part in tiled.split(n)], size)))
 
 
 def _network(state: object) -> nn.Module:

@@ -34,7 +34,7 @@ def chosen(data: DeviceDataset, limit: int | None) -> Tensor:
     tensor([0, 2, 4])
     """
     count = min(len(data), limit or len(data))
-    return torch.arange(count, device=data.images.device) * len(data) // count
+    return torch.arange(count, device=data.data_device) * len(data) // count
 
 
 @torch.no_grad()
@@ -103,12 +103,12 @@ def _joined(parts: Sequence[Features]) -> Features:
 
 def _key(extractor: Extractor, data: DeviceDataset, index: Tensor) -> str:
     """SHA-256 of all that the features depend on: the network, its precision, and the images at ``index``."""
-    packed = isinstance(data.images, PackedImages)
+    packed = isinstance(data.stored(slice(0)), PackedImages)
     precision = torch.get_float32_matmul_precision()  # TF32 rounds features
-    facts = (extractor.checksum(), precision, packed, len(index), *data.images.shape[1:])
+    facts = (extractor.checksum(), precision, packed, len(index), *data.image_shape)
     digest = hashlib.sha256(repr(facts).encode())
     for part in index.split(CHUNK):
-        digest.update(_stored(data.images[part]).cpu().contiguous().numpy().tobytes())
+        digest.update(_stored(data.stored(part)).cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

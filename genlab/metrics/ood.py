@@ -193,7 +193,7 @@ class OODEvaluation(Evaluation):
     def _extremes(self, view: View, scores: Tensor) -> Tensor:
         order = scores.argsort(descending=True)
         count = min(self.config.extremes, len(order))
-        chosen = torch.cat([order[:count], order[-count:]]).to(view.data.images.device)
+        chosen = torch.cat([order[:count], order[-count:]]).to(view.data.data_device)
         images: Tensor = view.data.batch(chosen).x.cpu().unflatten(0, (2, count))
         return images
 

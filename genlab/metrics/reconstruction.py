@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from genlab.config import Count, Seed, config
 from genlab.data import DatasetConfig
@@ -92,6 +91,9 @@ def compare(x: Tensor, reconstructed: Tensor) -> tuple[Tensor, Tensor]:
 
     SSIM is NaN for images that are smaller than its window of 11x11 pixels.
     """
+    # torchmetrics takes seconds to import, which a training that ends with this should not begin with.
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     error = squared_error(x, reconstructed)
     if min(x.shape[-2:]) < _WINDOW:
         return error, torch.full_like(error, math.nan)

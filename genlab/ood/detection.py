@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    binary_auroc,
-    binary_average_precision,
-    binary_roc,
-    binary_specificity_at_sensitivity,
-)
+
+# torchmetrics takes seconds to import, which a training that ends with these scores should not begin with.
 
 
 def detection(inside: Tensor, outside: Tensor) -> dict[str, float]:
@@ -23,19 +19,23 @@ def detection(inside: Tensor, outside: Tensor) -> dict[str, float]:
     >>> detection(torch.tensor([-1e4, -1.1e4]), torch.tensor([-2e4, -3e4]))
     {'AUROC': 1.0, 'AUPR': 1.0, 'FPR95': 0.0}
     """
+    from torchmetrics.functional import classification
+
     ranks, target = _ranked(inside, outside)
-    specificity, _ = binary_specificity_at_sensitivity(ranks, target, min_sensitivity=0.95)
+    specificity, _ = classification.binary_specificity_at_sensitivity(ranks, target, min_sensitivity=0.95)
     return {
-        "AUROC": binary_auroc(ranks, target).item(),
-        "AUPR": binary_average_precision(ranks, target).item(),
+        "AUROC": classification.binary_auroc(ranks, target).item(),
+        "AUPR": classification.binary_average_precision(ranks, target).item(),
         "FPR95": 1 - specificity.item(),
     }
 
 
 def roc(inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
     """The curve: false positive rates and true positive rates, ascending from 0 to 1."""
+    from torchmetrics.functional import classification
+
     ranks, target = _ranked(inside, outside)
-    false_positive, true_positive, _ = binary_roc(ranks, target)
+    false_positive, true_positive, _ = classification.binary_roc(ranks, target)
     return false_positive, true_positive
 
 

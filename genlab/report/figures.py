@@ -5,19 +5,19 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from genlab.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DPI = 150
 """Pixels per inch of every PNG."""
@@ -30,7 +30,7 @@ STYLE: Any = {
     "figure.constrained_layout.use": True,
     "svg.fonttype": "none",
 }
-"""What every figure looks like; for :func:`matplotlib.rc_context`."""
+"""What every figure looks like."""
 
 _SHARED = ("loss", "grad_norm", "d")
 """Prefixes of terms that share a panel: those of several parameter groups, a discriminator's two means."""
@@ -38,6 +38,22 @@ _LABELS = {"d": "D", "d_real": "D(x)", "d_fake": "D(G(z))", "fid": "FID"}
 
 Curve = list[tuple[int, float]]
 Terms = dict[str, dict[str, Curve]]
+
+# Training begins before anything is drawn, so matplotlib is imported where it draws.
+
+
+def styled(**settings: Any) -> AbstractContextManager[None]:
+    """Where figures have :data:`STYLE`, and ``settings`` of matplotlib's beside it."""
+    import matplotlib as mpl
+
+    return mpl.rc_context(STYLE | settings)
+
+
+def blank(width: float, height: float, **options: Any) -> Figure:
+    """A figure of so many inches, of no window; ``options`` are matplotlib's."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), **options)
 
 
 def grid(images: Tensor, columns: int | None = None, side: int = 112) -> Tensor:
@@ -48,20 +64,34 @@ def grid(images: Tensor, columns: int | None = None, side: int = 112) -> Tensor:
         columns: of the grid; by default it is as square as can be.
         side: pixels that an image is enlarged to at most.
     """
-    columns = columns or math.ceil(len(images) ** 0.5)
+    columns = min(columns or math.ceil(len(images) ** 0.5), len(images))
     factor = max(1, side // images.shape[-1])
     large = images.cpu().repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-    picture: Tensor = make_grid(large, nrow=columns, padding=2 * factor, pad_value=255)
+    if len(large) == 1:
+        return large[0].expand(3, -1, -1)
+    # torchvision draws the same, and importing it takes as long as importing torch.
+    gap, (height, width) = 2 * factor, large.shape[2:]
+    rows = -(-len(large) // columns)
+    picture = large.new_full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), 255)
+    for i, image in enumerate(large):
+        y, x = (
+            gap + place * (size + gap) for place, size in zip(divmod(i, columns), (height, width), strict=True)
+        )
+        picture[:, y : y + height, x : x + width] = image
     return picture
 
 
 def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
     """Write the :func:`grid` of ``images`` as PNG."""
-    mpl.image.imsave(path, grid(images, columns).permute(1, 2, 0).contiguous().numpy(), format="png")
+    from matplotlib.image import imsave
+
+    imsave(path, grid(images, columns).permute(1, 2, 0).contiguous().numpy(), format="png")
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write ``path.png`` and ``path.svg``."""
+    import matplotlib as mpl
+
     with mpl.rc_context({"svg.fonttype": "none"}):
         figure.savefig(path.with_suffix(".png"), dpi=DPI)
         figure.savefig(path.with_suffix(".svg"))
@@ -69,6 +99,8 @@ def save(figure: Figure, path: Path) -> None:
 
 def as_image(figure: Figure) -> Tensor:
     """``figure`` as pixels, uint8 ``(3, H, W)``, for TensorBoard."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas: Any = FigureCanvasAgg(figure)  # its methods carry no annotations
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
@@ -83,8 +115,8 @@ def histograms(scores: Mapping[str, Tensor], label: str, title: str, path: Path)
     finite = {name: values[values.isfinite()].numpy() for name, values in scores.items()}
     low, high = _range([values for values in finite.values() if len(values)])
     bins = int(np.clip(sum(map(len, finite.values())) ** 0.5, 10, 100))
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7, 4))
+    with styled():
+        figure = blank(7, 4)
         axes = figure.subplots()
         for name, values in finite.items():
             beyond = len(values) and ((values < low) | (values > high)).mean() > 0.5
@@ -118,10 +150,10 @@ def loss_curves(folder: RunFolder) -> None:
     panels = read_curves(folder)
     if not panels:
         return
-    with mpl.rc_context(STYLE):
+    with styled():
         columns = min(3, len(panels))
         rows = -(-len(panels) // columns)
-        figure = Figure(figsize=(4 * columns, 2.8 * rows))
+        figure = blank(4 * columns, 2.8 * rows)
         every = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes, (name, terms) in zip(every, panels.items(), strict=False):
             first = next(iter(terms))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from genlab.report.figures import STYLE, save
+from genlab.report.figures import blank, save, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _READABLE = 16  # rows: of more, neither numbers nor every name could be read
 
@@ -19,8 +21,8 @@ def heatmap(
 ) -> None:
     """Write ``values`` ``(len(rows), len(columns))``, 0 to 1, with a colour bar that ``label`` names."""
     readable = len(rows) <= _READABLE
-    with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(2.5 + 0.9 * len(columns), 1.5 + 0.32 * min(len(rows), _READABLE)))
+    with styled(**{"axes.grid": False}):
+        figure = blank(2.5 + 0.9 * len(columns), 1.5 + 0.32 * min(len(rows), _READABLE))
         axes = figure.subplots()
         image = axes.imshow(values.numpy(), vmin=0, vmax=1, cmap="viridis", aspect="auto")
         axes.set_xticks(range(len(columns)), columns)
@@ -33,7 +35,7 @@ def heatmap(
         save(figure, path)
 
 
-def _write(axes: mpl.axes.Axes, values: Tensor) -> None:
+def _write(axes: Axes, values: Tensor) -> None:
     """Each value in its cell, in a colour that stands out from the cell's."""
     for i, row in enumerate(values.tolist()):
         for j, value in enumerate(row):

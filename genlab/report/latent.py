@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, Normalize
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from torch import Tensor
 
-from genlab.report.figures import STYLE
+from genlab.report.figures import blank, styled
 
-_CATEGORIES = list(mpl.color_sequences["tab10"])
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLOURS = ("blue", "orange", "green", "red", "purple", "brown", "pink", "gray", "olive", "cyan")
+_CATEGORIES = [f"tab:{name}" for name in _COLOURS]
 _ACTIVE, _INACTIVE = _CATEGORIES[0], "0.75"
 _FEWEST_BARS, _MOST_BARS = 8, 64  # that a figure has room for
 
@@ -24,8 +23,8 @@ def kl_bars(kl: Tensor, active: Tensor, threshold: float, title: str) -> Figure:
     """KL of each dimension ``(D,)``, the largest first, the active ones coloured."""
     order = kl.argsort(descending=True)[:_MOST_BARS]
     many = len(order) > 20
-    with mpl.rc_context({**STYLE, "axes.grid.axis": "y", "axes.axisbelow": True}):
-        figure = Figure(figsize=(max(5.5, 1 + 0.2 * len(order)), 3.6))
+    with styled(**{"axes.grid.axis": "y", "axes.axisbelow": True}):
+        figure = blank(max(5.5, 1 + 0.2 * len(order)), 3.6)
         axes = figure.subplots()
         colours = [_ACTIVE if on else _INACTIVE for on in active[order].tolist()]
         axes.bar(range(len(order)), kl[order].tolist(), color=colours, width=0.8)
@@ -44,6 +43,8 @@ def kl_bars(kl: Tensor, active: Tensor, threshold: float, title: str) -> Figure:
 
 
 def _explain_bars(figure: Figure, active: int, count: int, threshold: float) -> None:
+    from matplotlib.lines import Line2D
+
     condition = f"Var$_x$ E[z$_d$|x] > {threshold:g}"
     names = {_ACTIVE: f"active: {condition} ({active})", _INACTIVE: f"inactive ({count - active})"}
     handles = [Line2D([], [], marker="s", ls="", ms=8, color=colour, label=n) for colour, n in names.items()]
@@ -54,8 +55,8 @@ def code_map(points: Tensor, axes_labels: tuple[str, str], by: Mapping[str, Tens
     """Codes ``(N, 2)``, one panel for each of the values ``by`` name, int64 ``(N,)``, that colour them."""
     columns = min(3, max(1, len(by)))
     rows = -(-max(1, len(by)) // columns)
-    with mpl.rc_context({**STYLE, "axes.axisbelow": True}):
-        figure = Figure(figsize=(5.6 if columns == 1 else 4.2 * columns, (4.9 if columns == 1 else 3.7) * rows))
+    with styled(**{"axes.axisbelow": True}):
+        figure = blank(5.6 if columns == 1 else 4.2 * columns, (4.9 if columns == 1 else 3.7) * rows)
         panels = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes, (name, values) in zip(panels, by.items(), strict=False):
             _scatter(axes, points, name, values)
@@ -77,6 +78,10 @@ def _dots(count: int) -> dict[str, Any]:
 
 def _scatter(axes: Axes, points: Tensor, name: str, values: Tensor) -> None:
     """A few labels as figures of their own colour; otherwise dots, and a bar of colours in their order."""
+    import matplotlib as mpl
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, Normalize
+
     (x, y), known = points.T.numpy(), values.unique()
     if name == "label" and len(known) <= len(_CATEGORIES):
         for colour, value in zip(_CATEGORIES, known.tolist(), strict=False):
@@ -93,8 +98,8 @@ def _scatter(axes: Axes, points: Tensor, name: str, values: Tensor) -> None:
     else:
         colours, norm = mpl.colormaps["viridis"], Normalize(low, high)
     axes.scatter(x, y, c=values.numpy(), cmap=colours, norm=norm, **_dots(len(points)))
-    figure = axes.get_figure()
-    assert isinstance(figure, Figure)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=name)
     bar.outline.set_visible(False)
     bar.minorticks_off()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from genlab.report.figures import DPI
+from genlab.report.figures import DPI, blank
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _SIDE = 80  # pixels that the side of an image is brought near to
 _MARGIN = 15
@@ -40,6 +42,8 @@ def mosaic(
         group: rows that belong together; a wider gap follows them.
         marked: the column of the image to frame, for each row.
     """
+    from matplotlib.patches import Rectangle
+
     factor = max(1, round(_SIDE / max(images.shape[-2:])))
     height, width = (factor * side for side in images.shape[-2:])
     lefts = [k * (width + gap) for k in range(images.shape[1])]
@@ -63,9 +67,8 @@ def mosaic(
     for row, column in enumerate(marked):
         if column is not None:
             corner = (lefts[column] - 2.5, tops[row] - 2.5)
-            axes.add_patch(
-                Rectangle(corner, width + 4, height + 4, fill=False, ec=_MARK, lw=1.4, clip_on=False)
-            )
+            box = Rectangle(corner, width + 4, height + 4, fill=False, ec=_MARK, lw=1.4, clip_on=False)
+            axes.add_patch(box)
     return figure
 
 
@@ -92,8 +95,7 @@ def _frame(canvas: np.ndarray, left: int, top: int) -> tuple[Figure, Axes]:
     height, width = canvas.shape[:2]
     whole_width, whole_height = left + width + _MARGIN, top + height + _MARGIN
     # A hundredth of a pixel more, lest matplotlib round down to one less.
-    size = ((whole_width + 0.01) / DPI, (whole_height + 0.01) / DPI)
-    figure = Figure(figsize=size, dpi=DPI)
+    figure = blank((whole_width + 0.01) / DPI, (whole_height + 0.01) / DPI, dpi=DPI)
     figure.set_layout_engine("none")
     place = (left / whole_width, _MARGIN / whole_height, width / whole_width, height / whole_height)
     axes = figure.add_axes(place)

@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import matplotlib as mpl
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from genlab.ood.detection import roc
-from genlab.report.figures import STYLE, save
+from genlab.report.figures import blank, save, styled
 from genlab.report.mosaic import mosaic
 
 
 def draw_roc(by_score: Mapping[str, Mapping[str, Tensor]], title: str, path: Path) -> None:
     """A panel for each set, a curve for each score; the first set of each score is the positives."""
     own, *others = next(iter(by_score.values()))
-    with mpl.rc_context(STYLE):
+    with styled():
         columns = 2 if len(others) == 4 else min(3, len(others))
         rows = -(-len(others) // columns)
         legend_rows = -(-len(by_score) // columns)
-        figure = Figure(figsize=(3.6 * columns, 3.8 * rows + 0.3 + 0.22 * legend_rows))
+        figure = blank(3.6 * columns, 3.8 * rows + 0.3 + 0.22 * legend_rows)
         panels = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes, name in zip(panels, others, strict=False):
             for i, (score, values) in enumerate(by_score.items()):

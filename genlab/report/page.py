@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 import genlab
-from genlab.report.sweep_table import details, labels, shared_notes, table
+from genlab.report.sweep_table import details, found, labels, shared_notes, table
 from genlab.sweep import OK, Job
 
 
@@ -31,6 +31,7 @@ def render(
         title=title,
         command=next((job.command for job in jobs if job.command), ""),
         done=sum(job.status == OK for job in jobs),
+        best=found(jobs),
         names=names,
         rows=table(jobs),
         details=details(jobs),

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from genlab.report.figures import blank, styled
 
-from genlab.report.figures import STYLE
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-_COLOURS = [mpl.color_sequences["tab10"][0], "0.7"]
+_COLOURS = ["tab:blue", "0.7"]
 _MOST_LABELS = 12  # that a curve has room for
 _WIDE = 20  # ratio of the largest value to the smallest, beyond which an axis is logarithmic
 
 
 def fid_curve(curves: Mapping[str, Sequence[tuple[int, float]]], title: str) -> Figure:
     """FID over epochs: points ``(epoch, FID)`` by stage."""
-    with mpl.rc_context({**STYLE, "axes.axisbelow": True}):
-        figure = Figure(figsize=(6, 3.8))
+    with styled(**{"axes.axisbelow": True}):
+        figure = blank(6, 3.8)
         axes = figure.subplots()
         for stage, points in curves.items():
             axes.plot(*zip(*points, strict=True), marker="o", ms=5, label=stage)
@@ -42,10 +42,12 @@ def fid_curve(curves: Mapping[str, Sequence[tuple[int, float]]], title: str) -> 
 
 def class_bars(shares: Mapping[str, Sequence[float]], title: str) -> Figure:
     """Bars of the shares of classes, each set's beside the others'; the first set is the one in colour."""
+    from matplotlib.ticker import MaxNLocator
+
     count = len(next(iter(shares.values())))
     width = 0.8 / len(shares)
-    with mpl.rc_context({**STYLE, "axes.grid.axis": "y", "axes.axisbelow": True}):
-        figure = Figure(figsize=(max(6.0, 1 + 0.35 * count), 3.6))
+    with styled(**{"axes.grid.axis": "y", "axes.axisbelow": True}):
+        figure = blank(max(6.0, 1 + 0.35 * count), 3.6)
         axes = figure.subplots()
         for i, (name, values) in enumerate(shares.items()):
             places = [c + (i - (len(shares) - 1) / 2) * width for c in range(count)]
@@ -68,6 +70,8 @@ def _write_values(axes: Axes, points: Sequence[tuple[int, float]]) -> None:
 
 def _mark_epochs(axes: Axes, epochs: Sequence[int]) -> None:
     """Ticks at the very epochs, where they are few."""
+    from matplotlib.ticker import MaxNLocator
+
     if len(epochs) <= _MOST_LABELS:
         axes.set_xticks(epochs)
     else:

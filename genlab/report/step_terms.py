@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from genlab.report.figures import STYLE, save
+from genlab.report.figures import blank, save, styled
 
 
 def draw_step_terms(
@@ -21,8 +19,8 @@ def draw_step_terms(
     """
     between, last = strata[1:], strata[-1][1]
     middles = [(low * high) ** 0.5 for low, high in between]
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7, 4))
+    with styled():
+        figure = blank(7, 4)
         axes = figure.subplots()
         for i, (name, values) in enumerate(terms.items()):
             first, *parts, prior = values.tolist()

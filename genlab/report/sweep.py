@@ -13,7 +13,7 @@ from genlab.report.page import render
 from genlab.report.sweep_curves import draw_curves
 from genlab.report.sweep_figure import draw_sweep
 from genlab.report.sweep_samples import draw_samples, find_samples
-from genlab.report.sweep_table import Cell, Row, labels, main_metrics, table
+from genlab.report.sweep_table import Cell, Row, found, labels, main_metrics, table
 from genlab.report.table import fits, print_rows
 from genlab.sweep import FAILED, OK, UNFINISHED, Job, metric_names, swept_keys
 
@@ -85,14 +85,14 @@ def _broken(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _notes(jobs: Sequence[Job]) -> list[str]:
-    """One for each reason that jobs failed for, and one for each job that can be continued."""
+    """What a search has found, why jobs failed, and which can be continued."""
     by_reason: dict[str, list[str]] = {}
     for job in jobs:
         if job.status == FAILED:
             by_reason.setdefault(job.error, []).append(str(job.number))
     failed = [f"failed: {', '.join(numbers)}: {error}" for error, numbers in by_reason.items()]
     unfinished = [f"unfinished: {job.number}: {job.folder}" for job in jobs if job.status == UNFINISHED]
-    return failed + unfinished
+    return [*filter(None, [found(jobs)]), *failed, *unfinished]
 
 
 def _csv(jobs: Sequence[Job]) -> str:

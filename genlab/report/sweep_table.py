@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from genlab.report.measures import Better, describe
 from genlab.report.table import cell
-from genlab.sweep import OK, Job, label, metric_names, swept_keys, whole_metrics
+from genlab.sweep import OK, Job, best, label, metric_names, swept_keys, whole_metrics
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,16 @@ def labels(jobs: Sequence[Job]) -> list[str]:
 
 
 def main_metrics(jobs: Sequence[Job]) -> list[str]:
-    """What was measured at the end, and the validation loss; all of validation where there is nothing else.
+    """What was measured at the end, the validation loss, and what was sought; all of validation if that is all.
 
     Standard errors and the parts of a metric (``mig/shape`` beside ``mig``) are left to ``sweep.csv``.
     """
     names = metric_names(jobs)
     measured = _grouped([name for name in whole_metrics(jobs) if not name.startswith("val/")])
-    return [*measured, *(name for name in names if name == "val/loss")] if measured else names
+    if not measured:
+        return names
+    wanted = {"val/loss", *(job.goal[1] for job in jobs if job.goal)}
+    return [*measured, *(name for name in names if name in wanted and name not in measured)]
 
 
 def _grouped(names: Sequence[str]) -> list[str]:
@@ -110,6 +113,14 @@ def _best(values: Sequence[float | None], better: Better | None) -> float | None
     if better is None or len(set(finite)) < 2:
         return None
     return min(finite) if better == "lower" else max(finite)
+
+
+def found(jobs: Sequence[Job]) -> str:
+    """The best job of a search in words: ``best: 3: num_flows=8: val/loss 2.710``; else nothing."""
+    if (result := best(jobs)) is None:
+        return ""
+    job, metric = result
+    return f"best: {job.number}: {label(job, swept_keys(jobs))}: {metric} {cell(job.metrics[metric])}"
 
 
 def shared_notes(jobs: Sequence[Job]) -> list[tuple[str, list[str]]]:

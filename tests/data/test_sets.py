@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 
@@ -12,8 +13,8 @@ from PIL import Image
 from small_sets import idx_set, shipped, small_idx
 
 from genlab.config import conf_dir
-from genlab.data import data_spec, ensure_available, fetch, load_images
-from genlab.data.images import fixed_order, to_gray, to_square
+from genlab.data import data_spec, ensure_available, fetch, images, load_images
+from genlab.data.images import fixed_order, part_of, to_gray, to_square
 from genlab.errors import ConfigError, DataError
 
 NAMES = sorted(path.stem for path in (conf_dir() / "dataset").glob("*.yaml"))
@@ -105,6 +106,24 @@ def test_the_fixed_order_is_fixed():
     assert fixed_order(8).tolist() == [7, 4, 3, 2, 6, 0, 5, 1]
     assert fixed_order(1000).unique().tolist() == list(range(1000))
     assert not torch.equal(fixed_order(100, seed=1), fixed_order(100))
+
+
+def test_the_fixed_order_is_that_of_hashes_of_the_indices_in_any_chunks(monkeypatch):
+    by_hash = sorted(range(50), key=lambda i: hashlib.sha256(f"3:{i}".encode()).hexdigest())
+    assert fixed_order(50, seed=3).tolist() == by_hash
+    monkeypatch.setattr(images, "CHUNK", 7)
+    assert fixed_order(50, seed=3).tolist() == by_hash
+
+
+@pytest.mark.parametrize(("fraction", "count"), [(0.2, 10), (0.001, 1)])
+def test_parts_are_the_first_of_the_fixed_order_and_all_others_ascending(fraction, count):
+    first = sorted(fixed_order(50).tolist()[:count])
+    test, train = (part_of(50, split, fraction) for split in ("test", "train"))
+    assert test.tolist() == first
+    assert train.tolist() == sorted({*range(50)} - {*first})
+    assert test.dtype == train.dtype == torch.int64
+    test.zero_()
+    assert part_of(50, "test", fraction).tolist() == first
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from genlab.errors import ConfigError, GenlabError
 from genlab.extractors.base import Extractor, Features
 from genlab.fidelity import distances
 from genlab.fidelity.classes import MIN_SHARE, class_accuracy, class_histogram, class_kl, modes
-from genlab.fidelity.distances import fed, frechet_distance, kernel_distance
+from genlab.fidelity.distances import frechet_distance, kernel_distance, statistics
 from genlab.fidelity.features import chosen, real_features, sample_features
 from genlab.fidelity.prdc import prdc
 from genlab.fidelity.quality import Quality, QualityConfig
@@ -81,19 +81,30 @@ def test_fid_of_a_shift_and_a_scaling():
     assert frechet_distance(real, fake) == pytest.approx(4 * 9 + 4 * (2 - 1) ** 2, rel=1e-9)
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 1000])
-def test_fid_has_the_statistics_of_the_features_in_any_chunks(chunk):
-    real, fake = 5 + torch.randn(60, 8), torch.randn(45, 8)
-    metric, centre = fed(real, fake, chunk), real.double().mean(0).numpy()
-    for name, features in (("real", real), ("fake", fake)):
-        n = getattr(metric, f"{name}_features_num_samples").item()
-        mean = getattr(metric, f"{name}_features_sum").numpy() / n
-        second = getattr(metric, f"{name}_features_cov_sum").numpy()
-        x = features.double().numpy()
-        assert n == len(x)
-        np.testing.assert_allclose(mean + centre, x.mean(0), rtol=1e-12)
-        np.testing.assert_allclose((second - n * np.outer(mean, mean)) / (n - 1), np.cov(x.T), atol=1e-12)
-    assert metric.compute().item() == pytest.approx(frechet_distance(real, fake), rel=1e-9)
+@pytest.mark.parametrize(("chunk", "block"), [(1, 3), (7, 8), (1000, 5)])
+def test_statistics_are_those_of_the_features_in_any_chunks_and_blocks(monkeypatch, chunk, block):
+    monkeypatch.setattr(distances, "_BLOCK", block)
+    x, centre = 5 + torch.randn(60, 8), torch.full((8,), 4.0, dtype=torch.float64)
+    mean, cov = statistics(x, centre, chunk)
+    assert mean.dtype == cov.dtype == torch.float64
+    np.testing.assert_allclose((mean + centre).numpy(), x.double().mean(0).numpy(), rtol=1e-12)
+    np.testing.assert_allclose(cov.numpy(), np.cov(x.double().numpy().T), atol=1e-12)
+
+
+def test_a_mean_far_from_0_costs_no_digits():
+    real, fake = torch.randn(90, 8).double(), 2 * torch.randn(80, 8).double()
+    moved = frechet_distance(real + 1e6, fake + 1e6)
+    assert moved == pytest.approx(frechet_distance(real, fake), rel=1e-7)
+
+
+def test_fid_of_fewer_images_than_features_is_that_of_singular_covariances():
+    real, fake = torch.randn(12, 20).double(), 1 + torch.randn(15, 20).double()
+    cov, other = (np.cov(x.numpy().T) for x in (real, fake))
+    apart = (real.mean(0) - fake.mean(0)).square().sum().item() + np.trace(cov + other)
+    # The root's trace, of singular matrices: the singular values of the two sets' common moments.
+    x, y = ((x - x.mean(0)).numpy() / (len(x) - 1) ** 0.5 for x in (real, fake))
+    expected = apart - 2 * np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    assert frechet_distance(real, fake) == pytest.approx(expected, rel=1e-6)
 
 
 def test_fid_is_that_of_torchmetrics_fed_otherwise():
@@ -299,7 +310,7 @@ def _data(n=20, seed=0, packed=False):
 
 def test_features_are_those_of_the_images_in_any_batches():
     data, extractor = _data(), Halves()
-    whole = extractor(data.images)
+    whole = extractor(data.stored(slice(None)))
     for batch_size in (3, 20, 100):
         found = real_features(extractor, data, None, batch_size)
         assert torch.equal(found.values, whole.values)
@@ -362,7 +373,7 @@ def test_a_cache_that_can_not_be_written_costs_time_alone(cache, caplog):
 
 def test_packed_images_have_the_features_of_their_pixels():
     packed = _data(packed=True)
-    pixels = DeviceDataset(packed.images.unpack(), None, CPU, CPU)
+    pixels = DeviceDataset(packed.stored(slice(None)).unpack(), None, CPU, CPU)
     a, b = (real_features(Halves(), data, 7, 3).values for data in (packed, pixels))
     assert torch.equal(a, b)
 

@@ -122,7 +122,7 @@ def test_ranks_are_shares_of_training_images_and_ties_count_half():
 
 def test_an_image_needs_both_likelihood_and_dimension(monkeypatch):
     def dimensions(self, seen):
-        return seen.data.images[:, 0, 0, 1].double()
+        return seen.data.stored(slice(None))[:, 0, 0, 1].double()
 
     monkeypatch.setattr(LocalIntrinsicDimension, "_dimensions", dimensions)
 

@@ -377,7 +377,7 @@ def test_traversals_are_bounded_in_number():
 
 
 def test_without_a_posterior_dimensions_are_ranked_by_variance():
-    ranked = dimensions(Codec(), _data(), Codec().encode(_data().images))
+    ranked = dimensions(Codec(), _data(), Codec().encode(_data().stored(slice(None))))
     assert ranked.order == [1, 2, 0]
     axes = _draw("traversals", Codec())["traversals"].axes[0]
     assert [tick.get_text() for tick in axes.get_xticklabels()][::10] == ["1%", "99%"]
@@ -417,8 +417,8 @@ def test_interpolations_begin_and_end_with_the_images():
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["image A", "0", "0.5", "1", "image B"]
     pixels = axes.get_images()[0].get_array()
     first, last = pixels[5, 5], pixels[5, -5]
-    assert first.tolist() == [_data().images[0, 0, 0, 0].item()] * 3
-    assert last.tolist() == [_data().images[1, 0, 0, 0].item()] * 3
+    assert first.tolist() == [_data().stored(slice(None))[0, 0, 0, 0].item()] * 3
+    assert last.tolist() == [_data().stored(slice(None))[1, 0, 0, 0].item()] * 3
 
 
 def test_a_map_has_a_panel_for_each_factor_that_varies():

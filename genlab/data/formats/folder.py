@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from annotated_types import Gt, Lt
 from PIL import Image, ImageOps
+from torch import Tensor
 
 from genlab.config import config
 from genlab.data.fetch import log
@@ -61,13 +62,12 @@ class Folder:
     def read(self, split: Split, store: Store) -> Images:
         """In the order of their names. Raises as :meth:`spec` does."""
         decode = functools.partial(_decode, size=store.config.image_size)
-        read = self._each(decode, self._paths(split, store))
-        _common_size((path, image.shape[:2]) for path, image in read)
-        images = torch.from_numpy(np.stack([image for _, image in read])).permute(0, 3, 1, 2)
+        found = self._paths(split, store)
+        images, paths = _filled(self._each(decode, found), len(found))
         classes, base = _classes(_base("train", store)), _base(split, store)
         if not classes:
             return Images(images)
-        names = [path.relative_to(base).parts[0] for path, _ in read]
+        names = [path.relative_to(base).parts[0] for path in paths]
         if unknown := set(names) - set(classes):
             raise DataError(f"{base}: class '{min(unknown)}' is not in train")
         return Images(images, torch.tensor([classes.index(name) for name in names]))
@@ -85,24 +85,24 @@ class Folder:
             return paths
         return [paths[i] for i in part_of(len(paths), split, self.test_fraction)]
 
-    def _each(self, read: Callable[[Path], T], paths: Iterable[Path]) -> list[tuple[Path, T]]:
-        done: list[tuple[Path, T]] = []
+    def _each(self, read: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[tuple[Path, T]]:
         broken: list[Path] = []
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            for path in paths:
-                try:
-                    done.append((path, read(path)))
-                except Exception as error:  # broken images raise anything
-                    if self.on_error == "raise":
-                        way_out = "remove it, or set dataset.format.on_error=skip"
-                        raise DataError(f"{path} can't be read ({error}); {way_out}") from error
-                    broken.append(path)
-        if broken and not done:
+        for path in paths:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error", Image.DecompressionBombWarning)
+                    value = read(path)
+            except Exception as error:  # broken images raise anything
+                if self.on_error == "raise":
+                    way_out = "remove it, or set dataset.format.on_error=skip"
+                    raise DataError(f"{path} can't be read ({error}); {way_out}") from error
+                broken.append(path)
+                continue
+            yield path, value
+        if len(broken) == len(paths):
             raise DataError(f"none of {len(broken)} images can be read, such as {broken[0]}")
         if broken:
             log.warning("skipped %d images that can't be read, such as %s", len(broken), broken[0])
-        return done
 
 
 def _base(split: Split, store: Store) -> Path:
@@ -128,10 +128,27 @@ def _common_size(sizes: Iterable[tuple[Path, tuple[int, int]]]) -> tuple[int, in
     """The one ``(height, width)``."""
     (first, size), *others = sizes
     for path, other in others:
-        if other != size:
-            a, b = (f"{h}x{w}" for h, w in (size, other))
-            raise ConfigError(f"sizes differ: {first} is {a}, {path} is {b}; set dataset.image_size")
+        _same_size(first, size, path, other)
     return size
+
+
+def _same_size(first: Path, size: tuple[int, int], path: Path, other: tuple[int, int]) -> None:
+    if other != size:
+        a, b = (f"{h}x{w}" for h, w in (size, other))
+        raise ConfigError(f"sizes differ: {first} is {a}, {path} is {b}; set dataset.image_size")
+
+
+def _filled(read: Iterable[tuple[Path, np.ndarray]], count: int) -> tuple[Tensor, list[Path]]:
+    """At most ``count`` images, which are read one by one, as one tensor; their paths."""
+    images, paths, first = np.empty(0), list[Path](), (0, 0)
+    for path, image in read:
+        height, width = image.shape[:2]
+        if not paths:
+            first, images = (height, width), np.empty((count, 3, height, width), np.uint8)
+        _same_size((paths or [path])[0], first, path, (height, width))
+        images[len(paths)] = image.transpose(2, 0, 1)
+        paths.append(path)
+    return torch.from_numpy(images[: len(paths)]), paths
 
 
 def _header_size(path: Path) -> tuple[int, int]:

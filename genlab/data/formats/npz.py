@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import IO, Annotated, Literal
 
 import numpy as np
 import torch
 from annotated_types import Gt, Lt
 from numpy.lib import format as npy
+from torch import Tensor
 
 from genlab.config import config
-from genlab.data.images import SPLITS, Images, Split, part_of
+from genlab.data.images import CHUNK, SPLITS, Images, Split, part_of
 from genlab.data.store import Store
 from genlab.errors import DataError
 from genlab.types import DataSpec
@@ -53,20 +56,28 @@ class Npz:
         """Checked as in :meth:`spec`, and loaded without pickles."""
         root = store.own_root()
         arrays = _Npz(_path(root, split))
-        labels = arrays.labels()
-        both = Images(
-            torch.from_numpy(arrays.images()),
-            None if labels is None else torch.from_numpy(labels),
-        )
-        if labels is not None and len(labels) != len(both):
-            raise DataError(f"{arrays.path}: {len(both)} images but {len(labels)} labels")
-        if root.is_dir():
-            return both
-        return both.take(part_of(len(both), split, self.test_fraction))
+        labels, count = arrays.labels(), arrays.num_images
+        if labels is not None and len(labels) != count:
+            raise DataError(f"{arrays.path}: {count} images but {len(labels)} labels")
+        rows = None if root.is_dir() else part_of(count, split, self.test_fraction)
+        images = arrays.images(rows)
+        if labels is None:
+            return Images(images)
+        return Images(images, torch.from_numpy(labels if rows is None else labels[rows.numpy()]))
 
 
 def _path(root: Path, split: Split) -> Path:
     return root / f"{split}.npz" if root.is_dir() else root
+
+
+@dataclass(frozen=True)
+class _Array:
+    """An array of a file, opened where its values begin."""
+
+    values: IO[bytes]
+    shape: tuple[int, ...]
+    is_fortran: bool
+    dtype: np.dtype
 
 
 @dataclass(frozen=True)
@@ -78,29 +89,54 @@ class _Npz:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """``(C, H, W)``."""
-        shape = self._shape("images", "u1")
+        shape = self._stored_shape()
         n, c, h, w = [(*shape, 1)[i] for i in _axes(shape, self.path)]
         if n * c * h * w == 0:
             raise DataError(f"{self.path}: no images (shape {shape})")
         return c, h, w
 
-    def images(self) -> np.ndarray:
-        shape = self._shape("images", "u1")
-        array = self._load("images")
-        if array.ndim == 3:
-            array = array[..., None]
-        return np.ascontiguousarray(array.transpose(_axes(shape, self.path)))
+    @property
+    def num_images(self) -> int:
+        return self._stored_shape()[0]
+
+    def images(self, rows: Tensor | None) -> Tensor:
+        """Uint8 ``(N, C, H, W)``: all, or those at ``rows``, ascending; the others are never held."""
+        axes, stop = _axes(self._stored_shape(), self.path), self.num_images
+        chosen = np.arange(stop) if rows is None else rows.numpy()
+        images = np.empty((len(chosen), *self.image_shape), np.uint8)
+        start = done = 0
+        for block in self._blocks():
+            end = int(np.searchsorted(chosen, start + len(block)))
+            images[done:end] = block.take(chosen[done:end] - start, axis=0).transpose(axes)
+            start, done = start + len(block), end
+        return torch.from_numpy(images)
+
+    def _blocks(self) -> Iterator[np.ndarray]:
+        """All images in their order, a few at a time: ``(n, H, W, C)`` or ``(n, C, H, W)``."""
+        with self._open("images", "u1") as array:
+            shape = (*array.shape, 1)[:4]
+            if array.is_fortran:  # the first axis runs fastest, so that no image is in one piece
+                everything = np.frombuffer(array.values.read(), np.uint8)
+                yield everything.reshape(shape, order="F")
+                return
+            for start in range(0, shape[0], CHUNK):
+                part = (min(CHUNK, shape[0] - start), *shape[1:])
+                yield np.frombuffer(array.values.read(math.prod(part)), np.uint8).reshape(part)
 
     def labels(self) -> np.ndarray | None:
-        with self._open() as zipped:
+        with self._zip() as zipped:
             if "labels.npy" not in zipped.namelist():
                 return None
-        shape = self._shape("labels", "iu")
-        if len(shape) != 1:
-            raise DataError(f"{self.path}: 'labels' has shape {shape}, not (N,)")
-        return self._load("labels").astype(np.int64)
+        with self._open("labels", "iu") as array:
+            if len(array.shape) != 1:
+                raise DataError(f"{self.path}: 'labels' has shape {array.shape}, not (N,)")
+            return np.frombuffer(array.values.read(), array.dtype).astype(np.int64)
 
-    def _open(self) -> zipfile.ZipFile:
+    def _stored_shape(self) -> tuple[int, ...]:
+        with self._open("images", "u1") as array:
+            return array.shape
+
+    def _zip(self) -> zipfile.ZipFile:
         try:
             return zipfile.ZipFile(self.path)
         except FileNotFoundError:
@@ -108,17 +144,10 @@ class _Npz:
         except zipfile.BadZipFile as error:
             raise DataError(f"{self.path} is corrupt, or no npz file ({error})") from error
 
-    def _load(self, key: str) -> np.ndarray:
-        try:
-            with np.load(self.path, allow_pickle=False) as arrays:
-                array: np.ndarray = arrays[key]
-                return array
-        except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise DataError(f"{self.path}: '{key}' is corrupt ({error})") from error
-
-    def _shape(self, key: str, kinds: str) -> tuple[int, ...]:
-        """The shape of the array ``key``, whose type must be among ``kinds``."""
-        with self._open() as zipped:
+    @contextmanager
+    def _open(self, key: str, kinds: str) -> Iterator[_Array]:
+        """The array ``key``, whose type must be among ``kinds``."""
+        with self._zip() as zipped:
             names = [name.removesuffix(".npy") for name in zipped.namelist()]
             if key not in names:
                 has = ", ".join(names) or "nothing"
@@ -126,16 +155,19 @@ class _Npz:
             try:
                 with zipped.open(f"{key}.npy") as file:
                     header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-                    shape, _, dtype = header[npy.read_magic(file)](file)
-                    room = zipped.getinfo(f"{key}.npy").file_size - file.tell()
+                    array = _Array(file, *header[npy.read_magic(file)](file))
+                    self._check(key, array, kinds, zipped.getinfo(f"{key}.npy").file_size - file.tell())
+                    yield array
             except (ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
                 raise DataError(f"{self.path}: '{key}' is corrupt ({error})") from error
-        if dtype.kind not in kinds and dtype.str[1:] not in kinds:
+
+    def _check(self, key: str, array: _Array, kinds: str, room: int) -> None:
+        """Hold what a header promises against what is wanted, and against the ``room`` that its values take."""
+        if array.dtype.kind not in kinds and array.dtype.str[1:] not in kinds:
             want = "uint8 (0 to 255)" if key == "images" else "whole numbers"
-            raise DataError(f"{self.path}: '{key}' is {dtype}, not {want}")
-        if math.prod(shape) * dtype.itemsize != room:
-            raise DataError(f"{self.path}: '{key}' is corrupt: shape {shape} in {room} bytes")
-        return shape
+            raise DataError(f"{self.path}: '{key}' is {array.dtype}, not {want}")
+        if math.prod(array.shape) * array.dtype.itemsize != room:
+            raise DataError(f"{self.path}: '{key}' is corrupt: shape {array.shape} in {room} bytes")
 
 
 def _axes(shape: tuple[int, ...], path: Path) -> tuple[int, int, int, int]:
