@@ -71,6 +71,10 @@ def explain(error: Exception) -> GenlabError:
             "out of memory; lower trainer.batch_size (evaluation.batch_size, batch_size for eval, sample) "
             "or the size of the model; the last good checkpoint, if there is one, is kept"
         )
+    if "InvalidCxxCompiler" in text or type(error).__name__ == "CppCompileError":
+        return ConfigError(
+            "hardware.compile needs a working C++ compiler: install one, or take hardware.compile=none"
+        )
     if "Expected more than 1 value per channel" in text:
         return ConfigError("batch norm takes batches of two images at least; raise trainer.batch_size")
     first = text.strip().splitlines()[0] if text.strip() else "no message"

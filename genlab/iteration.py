@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from genlab.cuda_graphs import Graphs, Terms
 from genlab.errors import CheckpointError, TrainingError
 from genlab.hardware import Hardware
 from genlab.models.base import Model
 from genlab.optim import EMA
 from genlab.trainer_config import TrainerConfig
 from genlab.types import Batch, Stage, Update
+
+_OF_HARDWARE = ("lr", "fused", "foreach", "capturable")
+"""Options of an optimizer that say where and how it runs: a resumed run may do so elsewhere."""
 
 
 @dataclass
@@ -31,7 +36,10 @@ class Group:
         """The learning rate of ``step`` of ``total``, a pure function that a resume can't get wrong."""
         lr = self.config.optimizer.lr * self.config.schedule.factor(step, total, steps_per_epoch)
         for parameters in self.optimizer.param_groups:
-            parameters["lr"] = lr
+            if isinstance(parameters["lr"], Tensor):  # read by recorded kernels, which know its place only
+                parameters["lr"].fill_(lr)
+            else:
+                parameters["lr"] = lr
 
     def state_dict(self) -> dict[str, Any]:
         """The optimizer's state, and whose it is."""
@@ -48,7 +56,12 @@ class Group:
                 f"trainer.optimizer.name={self.config.optimizer.name}: the run was trained with "
                 f"{state['name']}, and a resumed run keeps its optimizer"
             )
+        own = [
+            {key: group[key] for key in _OF_HARDWARE if key in group} for group in self.optimizer.param_groups
+        ]
         self.optimizer.load_state_dict(state["state"])
+        for group, values in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(values)
 
     @property
     def lr(self) -> float:
@@ -64,7 +77,7 @@ class Iteration:
         stage: whose groups are stepped.
         config: of the whole run, for what differs between groups.
         stage_config: of the stage.
-        hardware: for the precision.
+        hardware: for the precision, and whether iterations are recorded as CUDA graphs.
         ema: the averaged weights, where any are averaged.
         total_steps: of the stage, for the learning rate.
         steps_per_epoch: the same.
@@ -83,6 +96,7 @@ class Iteration:
     ) -> None:
         self.model, self.stage, self.hardware, self.ema = model, stage, hardware, ema
         self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
+        self.graphs = Graphs() if hardware.records else None
         self.groups = self._build_groups(config, stage_config)
 
     def _build_groups(self, config: TrainerConfig, stage_config: TrainerConfig) -> dict[str, Group]:
@@ -92,25 +106,37 @@ class Iteration:
             for parameter in parameters:
                 parameter.requires_grad_(True)
             own = stage_config.override(config.groups.get(name, {}), f"trainer.groups.{name}")
-            groups[name] = Group(name, parameters, own, own.optimizer.build(parameters))
+            groups[name] = Group(
+                name, parameters, own, own.optimizer.build(parameters, self.graphs is not None)
+            )
         return groups
 
-    def __call__(self, batch: Batch, step: int) -> list[tuple[str, dict[str, Tensor]]]:
+    def __call__(self, batch: Batch, step: int) -> Terms:
         """Train on ``batch`` at ``step`` of the stage; returns the group and the loss terms of each update."""
-        updates = self.model.updates(batch, self.stage.name, step)
-        done = []
-        while (update := self._next(updates)) is not None:
-            group = self.groups[update.group]
-            group.optimizer.zero_grad(set_to_none=True)
-            update.loss.backward(inputs=group.parameters)
-            norm = _gradient_norm(group)
+        for group in self.groups.values():
             group.set_lr(step, self.total_steps, self.steps_per_epoch)
-            group.optimizer.step()
-            done.append((group.name, {**update.terms(self.alone), self.tag("grad_norm", group.name): norm}))
+        iterate = partial(self._iterate, step=step)
+        if self.graphs is None:
+            done = iterate(batch)
+        else:
+            done = self.graphs.run(iterate, batch, self.model.graph_key(self.stage.name, step))
         if self.ema is not None:
             for name in dict(done):  # only now: the model may have clipped what has stepped
                 group = self.groups[name]
                 self.ema.update(group.parameters, group.config.ema_decay or 0.0, step)
+        return done
+
+    def _iterate(self, batch: Batch, step: int) -> Terms:
+        updates = self.model.updates(batch, self.stage.name, step)
+        done: Terms = []
+        while (update := self._next(updates)) is not None:
+            group = self.groups[update.group]
+            group.optimizer.zero_grad(set_to_none=True)
+            update.loss.backward(inputs=group.parameters)
+            self.hardware.processes.average_gradients(group.parameters)
+            norm = _gradient_norm(group)
+            group.optimizer.step()
+            done.append((group.name, {**update.terms(self.alone), self.tag("grad_norm", group.name): norm}))
         return done
 
     def _next(self, updates: Iterator[Update]) -> Update | None:

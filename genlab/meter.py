@@ -8,13 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genlab.distributed import ALONE, Processes
 from genlab.errors import TrainingError
 
 
 class Meter:
-    """Keeps the terms of each step as one small tensor, so that the step never waits for the host."""
+    """Keeps the terms of each step as one small tensor, so that the step never waits for the host.
 
-    def __init__(self) -> None:
+    What it tells are means over ``processes``: a term that is not finite in one of them ends all.
+    """
+
+    def __init__(self, processes: Processes = ALONE) -> None:
+        self._processes = processes
         self._names: dict[str, list[str]] = {}
         self._rows: dict[str, list[tuple[int, Tensor]]] = {}
 
@@ -32,10 +37,17 @@ class Meter:
     def check(self) -> dict[str, Tensor]:
         """Wait for the device; the terms held, ``(steps, terms)`` of each group on the CPU.
 
+        All processes have to come here with the same steps behind them.
+
         Raises:
             TrainingError: a term is not finite; the first one is named, with its step and group.
         """
-        held = {group: torch.stack([row for _, row in rows]).cpu() for group, rows in self._rows.items()}
+        stacked = {group: torch.stack([row for _, row in rows]) for group, rows in self._rows.items()}
+        self._processes.average(stacked.values())
+        for group, values in stacked.items():
+            steps = (step for step, _ in self._rows[group])
+            self._rows[group] = list(zip(steps, values.unbind(), strict=True))
+        held = {group: values.cpu() for group, values in stacked.items()}
         for group, values in held.items():
             if values.isfinite().all():
                 continue

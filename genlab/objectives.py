@@ -8,7 +8,7 @@ it in by degrees. An objective reads images that the model has *observed* (binar
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
@@ -23,7 +23,7 @@ from genlab.nets.mlp import MLP, MLPConfig
 from genlab.types import Update
 
 if TYPE_CHECKING:
-    from genlab.models.vae import VAE
+    from genlab.models.vae import VAE, ELBOTerms
 
 
 # --------------------------------------------------------------------------------------- warm-up
@@ -90,6 +90,10 @@ class Objective(nn.Module):
         """The updates for observed images ``x``; ``step`` from 0, ``warmup`` in [0, 1]."""
         raise NotImplementedError
 
+    def graph_key(self, step: int) -> Hashable:
+        """What depends on ``step`` in :meth:`updates`, besides the warm-up."""
+        return ()
+
 
 class ELBO(Objective):
     """``reconstruction + beta KL``: the negative ELBO at beta 1, beta-VAE above.
@@ -105,7 +109,7 @@ class ELBO(Objective):
 
     def updates(self, model: VAE, x: Tensor, step: int, warmup: float) -> Iterator[Update]:
         """One."""
-        terms = model.elbo(x)
+        terms: ELBOTerms = model(x)
         kl = terms.kl.mean(0)
         if self.free_bits:  # without them, an estimate of the KL may well be negative
             kl = kl.clamp(min=self.free_bits * self.latent_dim / len(kl))
@@ -143,12 +147,15 @@ class Capacity(Objective):
 
     def updates(self, model: VAE, x: Tensor, step: int, warmup: float) -> Iterator[Update]:
         """One; held-out images are scored at the capacity of the end."""
-        share = min(1.0, step / self.config.steps) if self.training else 1.0
-        capacity = share * self.config.max_capacity
-        terms = model.elbo(x)
+        capacity = (self.graph_key(step) if self.training else 1.0) * self.config.max_capacity
+        terms: ELBOTerms = model(x)
         deviation = (terms.kl.sum(-1).mean() - capacity).abs()
         loss = terms.reconstruction.mean() + model.beta * warmup * deviation
         yield Update("model", loss, terms.logs() | {"capacity": loss.new_full((), capacity)})
+
+    def graph_key(self, step: int) -> float:
+        """How far the capacity has risen."""
+        return min(1.0, step / self.config.steps)
 
 
 # --------------------------------------------------------------------------------------- total correlation
@@ -183,7 +190,7 @@ class BetaTCVAE(Objective):
 
     def updates(self, model: VAE, x: Tensor, step: int, warmup: float) -> Iterator[Update]:
         """One."""
-        terms = model.elbo(x)
+        terms: ELBOTerms = model(x)
         z, q = terms.z, terms.q
         log_q = q.log_prob(z).mean()
         log_aggregate, log_marginals = log_aggregate_posterior(q.mean, q.log_var, z)
@@ -242,7 +249,7 @@ class FactorVAE(Objective):
 
     def updates(self, model: VAE, x: Tensor, step: int, warmup: float) -> Iterator[Update]:
         """``model``, then ``discriminator``."""
-        terms = model.elbo(x)
+        terms: ELBOTerms = model(x)
         real, shuffled = self.discriminator(terms.z).float().unbind(1)
         correlation = (real - shuffled).mean()
         penalty = model.beta * terms.kl.sum(-1).mean() + self.gamma * correlation

@@ -36,16 +36,25 @@ class OptimizerConfig:
             if key not in keywords:
                 raise ValueError(f"{self.name} has no option '{key}'{did_you_mean(key, keywords)}")
 
-    def build(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Iterable[Parameter], capturable: bool = False) -> torch.optim.Optimizer:
         """The optimizer; fused (one kernel for all parameters) where torch has it for the device.
 
+        ``capturable``: its step is to be part of a CUDA graph, which finds the learning rate on the device.
+
         Raises:
-            ConfigError: torch refuses the values of ``options``.
+            ConfigError: torch refuses the values of ``options``, or has no such optimizer for a CUDA graph.
         """
         cls, parameters = _optimizer_class(self.name), list(parameters)
-        options = {"lr": self.lr, **self.options}
-        if "fused" in inspect.signature(cls).parameters:
+        options: dict[str, Any] = {"lr": self.lr, **self.options}
+        keywords = inspect.signature(cls).parameters
+        if "fused" in keywords:
             options.setdefault("fused", all(p.device.type in ("cpu", "cuda") for p in parameters))
+        if capturable and "capturable" not in keywords:
+            raise ConfigError(
+                f"hardware.cuda_graphs=true: torch.optim.{self.name} can't be recorded; set it false"
+            )
+        if capturable:
+            options |= {"capturable": True, "lr": torch.tensor(self.lr, device=parameters[0].device)}
         matrices = [p for p in parameters if p.dim() >= 2]
         others = [p for p in parameters if p.dim() < 2]
         groups: list[dict[str, Any]] = [
@@ -53,9 +62,24 @@ class OptimizerConfig:
             {"params": others, "weight_decay": 0.0},
         ]
         try:
-            return cls([group for group in groups if group["params"]], **options)
+            return _without_dynamo(cls([group for group in groups if group["params"]], **options))
         except (TypeError, ValueError, RuntimeError) as error:
             raise ConfigError(f"trainer.optimizer: torch.optim.{self.name}: {error}") from None
+
+
+def _without_dynamo(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Without the wrappers whose first call imports ``torch._dynamo``, which takes as long as all of torch.
+
+    They keep an optimizer out of compiled code, and here none is in any. Hooks of a step are not called.
+    """
+    step = inspect.unwrap(type(optimizer).step)
+    optimizer.step = torch.no_grad()(step.__get__(optimizer))  # type: ignore[method-assign]
+    return optimizer
+
+
+for _name in ("add_param_group", "zero_grad", "load_state_dict", "state_dict"):
+    if (_plain := getattr(getattr(torch.optim.Optimizer, _name), "__wrapped__", None)) is not None:
+        setattr(_plain, "__dynamo_disable", _plain)  # where torch looks for the outcome of that import
 
 
 def _optimizer_class(name: str) -> type[torch.optim.Optimizer]:

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genlab import checkpoint
+from genlab import checkpoint, torchrun
 from genlab.callbacks.base import Callback, Snapshot
 from genlab.data.device import Splits
+from genlab.distributed import Agreement
 from genlab.errors import CheckpointError, ConfigError, did_you_mean
 from genlab.hardware import Hardware, compile_model
 from genlab.iteration import Iteration
@@ -36,14 +37,17 @@ log = logging.getLogger(__name__)
 class Trainer:
     """Trains ``model`` on ``data`` and keeps everything that a resume needs in ``folder``.
 
+    Of several processes, each has a trainer, and takes its share of every batch. The first one's looks, draws,
+    writes and decides; the others train along.
+
     Args:
         model: on the device already.
         data: the splits on the device.
         config: epochs, batches, optimizers.
-        hardware: device and precision.
+        hardware: device, precision and processes.
         folder: where checkpoints go.
-        logger: where numbers and pictures go.
-        callbacks: by name.
+        logger: where numbers and pictures go; ``None`` in processes that don't write.
+        callbacks: by name; none in processes that don't write.
         seed: of the order of the images; the model draws from torch's own generator.
     """
 
@@ -54,15 +58,16 @@ class Trainer:
         config: TrainerConfig,
         hardware: Hardware,
         folder: RunFolder,
-        logger: RunLogger,
+        logger: RunLogger | None,
         callbacks: Mapping[str, Callback],
         seed: int,
     ) -> None:
         self.model, self.data, self.config, self.hardware = model, data, config, hardware
+        self.processes = hardware.processes
         self.folder, self.logger, self.callbacks, self.seed = folder, logger, callbacks, seed
         self.ema = EMA(model) if config.averages else None
         compile_model(list(model.compiled()), hardware.config.compile)
-        self.meter = Meter()
+        self.meter = Meter(self.processes)
         self.stage_configs = config.by_stage(model.stages())
         self.step, self.elapsed = 0, 0.0
         self.best: float | None = None
@@ -75,13 +80,11 @@ class Trainer:
         """Train to the end of the last stage.
 
         Raises:
-            TrainingError: a loss term is not finite.
+            TrainingError: a loss term is not finite, or another process is gone.
             SystemExit: SIGINT (130) or SIGTERM (143) came; the state is saved.
         """
         if self.step == 0:
-            self.model.initialize(next(self._batches(epoch=0)))
-            if self.ema is not None:
-                self.ema.reset(self.model)
+            self._initialize()
         with interruption() as interrupted:
             self._train_stage(interrupted)
             for index in range(self.stage_index + 1, len(self.model.stages())):
@@ -91,12 +94,22 @@ class Trainer:
                 self._train_stage(interrupted)
         self._call("on_train_end")
 
+    def _initialize(self) -> None:
+        # On the whole batch, and with the same random numbers in every process: as one alone begins.
+        self.model.initialize(next(self._batches(epoch=0, share=(0, 1))))
+        self.processes.copy_from_first(self.model)
+        if self.ema is not None:
+            self.ema.reset(self.model)
+        if not self.processes.first:
+            torch.manual_seed(self.processes.seed(self.seed))  # from here on, noise of its own
+
     def _enter(self, index: int) -> None:
         """Stand at the beginning of a stage."""
         self.stage_index, self.stage = index, self.model.stages()[index]
         self.epoch = self.batch = self.stage_step = 0
         self.best = None
         self.stage_config = self.stage_configs[self.stage.name]
+        self.processes.check_batch(self.stage_config.batch_size)
         self.steps_per_epoch = self.data.train.num_batches(self.stage_config.batch_size)
         self.total_steps = self.stage_config.epochs * self.steps_per_epoch
         self.total_steps = min(self.total_steps, self.stage_config.max_steps or self.total_steps)
@@ -112,6 +125,7 @@ class Trainer:
         )
 
     def _train_stage(self, interrupted: Interruption) -> None:
+        self._agreement = Agreement(self.processes)
         with Progress(self.stage.name, self.total_steps, self.stage_step) as progress:
             while self.stage_step < self.total_steps and not self._stopped():
                 self._train_epoch(progress, interrupted)
@@ -127,23 +141,23 @@ class Trainer:
                 self._log_window(progress)
             if self.batch == self.steps_per_epoch or self.stage_step == self.total_steps:
                 break  # what an epoch ends with comes before it is saved or left
-            if interrupted.signal:
-                self._leave(interrupted)
+            self._leave_if_told(interrupted)
             if self.config.checkpoint_every and self.step % self.config.checkpoint_every == 0:
                 self._save()
         self._log_window(progress)
         self.epoch, self.batch = self.epoch + 1, 0
+        self.processes.average_buffers(self.model)
         self._validate()
         self._call("on_epoch_end")
         self._save()
         progress.epoch(self.epoch, self.stage_config.epochs, self.metrics)
-        if interrupted.signal:
-            self._leave(interrupted)
+        self._leave_if_told(interrupted, now=True)
 
-    def _batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def _batches(self, epoch: int, start: int = 0, share: tuple[int, int] | None = None) -> Iterator[Batch]:
         # Another order for every seed, stage and epoch, and one that can be taken up at any batch.
         seed = (self.seed * 1_000_003 + self.stage_index * 100_003 + epoch) % 2**63
-        return self.data.train.epoch(self.stage_config.batch_size, seed, start)
+        share = share or (self.processes.rank, self.processes.size)
+        return self.data.train.epoch(self.stage_config.batch_size, seed, start, share)
 
     # ------------------------------------------------------------------ looking
 
@@ -168,20 +182,31 @@ class Trainer:
 
     def _record(self, values: Mapping[str, float]) -> None:
         self.metrics.update(values)
-        self.logger.scalars(self.step, self.epoch, values)
+        if self.logger is not None:
+            self.logger.scalars(self.step, self.epoch, values)
 
     def _validate(self) -> None:
         if not len(self.data.val):
             return
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.hardware.device))
         with self._looking() as model:
-            for batch in self.data.val.in_order(self.stage_config.batch_size):
+            for batch in self._held_out():
                 with self.hardware.autocast():
                     terms = model.validate(batch, self.stage.name)
                 for name, term in terms.items():
                     sums[name] += term.float() * len(batch.x)
-        self._record({f"val/{name}": total.item() / len(self.data.val) for name, total in sums.items()})
+        means: dict[str, float] = defaultdict(float)
+        for part in self.processes.gather({name: total.item() for name, total in sums.items()}):
+            for name, total in part.items():
+                means[f"val/{name}"] += total / len(self.data.val)
+        self._record(means)
         self._keep_best()
+
+    def _held_out(self) -> Iterator[Batch]:
+        """The validation images: batches as one process has them, which the processes take in turn."""
+        size, val = self.stage_config.batch_size, self.data.val
+        for start in range(self.processes.rank * size, len(val), self.processes.size * size):
+            yield val.batch(slice(start, min(start + size, len(val))))
 
     def _keep_best(self) -> None:
         if self.config.monitor is None:
@@ -198,7 +223,8 @@ class Trainer:
             return
         if self.best is None or value < self.best:
             self.best = value
-            checkpoint.save(self.folder.best, self._weights())
+            if self.processes.first:
+                checkpoint.save(self.folder.best, self._weights())
 
     @contextmanager
     def _looking(self) -> Iterator[Model]:
@@ -209,12 +235,14 @@ class Trainer:
             averaged = self.ema.model
             assert isinstance(averaged, Model)
             model = averaged
-        with self.hardware.isolated(model, seed=self.seed):
+        with self.hardware.isolated(model, seed=self.processes.seed(self.seed)):
             yield model
 
     def _call(self, event: str) -> None:
+        """Call the callbacks, in the first process; the others wait when they ask what came of it."""
         for name, callback in self.callbacks.items():
             with self._looking() as model:
+                assert self.logger is not None
                 snapshot = Snapshot(
                     model,
                     self.data,
@@ -230,7 +258,7 @@ class Trainer:
             self._record({f"{name}/{key}": value for key, value in found.items()})
 
     def _stopped(self) -> bool:
-        return any(callback.should_stop for callback in self.callbacks.values())
+        return self.processes.from_first(any(callback.should_stop for callback in self.callbacks.values()))
 
     # ------------------------------------------------------------------ saving
 
@@ -245,6 +273,10 @@ class Trainer:
 
     def _save(self) -> None:
         self.meter.check()  # what has gone wrong must not replace what was good
+        self.processes.average_buffers(self.model)
+        random = self.processes.gather(self.hardware.random_state())
+        if not self.processes.first:
+            return
         state = {
             **self._weights(),
             "stage_index": self.stage_index,
@@ -252,7 +284,7 @@ class Trainer:
             "stage_step": self.stage_step,
             "optimizers": {name: group.state_dict() for name, group in self.iteration.groups.items()},
             "callbacks": {name: callback.state_dict() for name, callback in self.callbacks.items()},
-            "random": self.hardware.random_state(),
+            "random": random,
             "best": self.best,
             "elapsed": self.elapsed,
             "metrics": self.metrics,
@@ -260,13 +292,20 @@ class Trainer:
         }
         checkpoint.save(self.folder.last, state, keep=self.folder.previous)
 
-    def _leave(self, interrupted: Interruption) -> None:
+    def _leave_if_told(self, interrupted: Interruption, now: bool = False) -> None:
+        """Save and end where a signal came to any process; ``now``: don't put the question off."""
+        number = self._agreement.settled(interrupted.signal or 0, now)
+        if not number:
+            return
+        interrupted.signal = number
         self._save()
-        log.info("stopped at step %d; continue with: genlab train resume=%s", self.step, self.folder.path)
+        self.processes.wait()  # lest an end before the first process has saved be taken for a failure
+        program = torchrun.program()
+        log.info("stopped at step %d; continue with: %s train resume=%s", self.step, program, self.folder.path)
         raise SystemExit(interrupted.exit_code)
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint that this class saved.
+        """Go on from a checkpoint that this class saved, with as many processes or others.
 
         Raises:
             CheckpointError: it is of another model or configuration.
@@ -276,7 +315,7 @@ class Trainer:
             load_weights(self.ema.model, state["ema"])
         for name, callback in self.callbacks.items():
             callback.load_state_dict(state["callbacks"].get(name, {}))
-        if self.config.monitor is None:
+        if self.config.monitor is None and self.processes.first:
             self.folder.best.unlink(missing_ok=True)  # of a monitor that this run had before
         self._enter(state["stage_index"])
         for name in ("epoch", "batch", "step", "stage_step", "best", "elapsed"):
@@ -285,7 +324,16 @@ class Trainer:
             group.load_state_dict(state["optimizers"][name])
         self.metrics = dict(state["metrics"])
         self.meter.load_state_dict(state["meter"], self.hardware.device)
-        self.hardware.set_random_state(state["random"])
+        self._restore_random(state["random"])
+
+    def _restore_random(self, states: Any) -> None:
+        """Where each process was; one more than there were begins where no other is."""
+        states = states if isinstance(states, list) else [states]  # one process once saved its own alone
+        rank = self.processes.rank
+        if rank < len(states):
+            self.hardware.set_random_state(states[rank])
+        else:
+            torch.manual_seed(self.processes.seed(self.seed, self.step))
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Any]) -> None:

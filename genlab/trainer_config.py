@@ -21,7 +21,8 @@ class TrainerConfig:
 
     ``stages`` and ``groups`` hold what differs for one stage or parameter group: any of ``epochs`` (stages
     only), ``optimizer``, ``schedule``, ``clip_grad_norm`` and ``ema_decay``, in part or in whole.
-    ``monitor`` is the term of validation that decides which checkpoint is best; ``None``: the last one is.
+    ``batch_size`` is that of all processes together. ``monitor`` is the term of validation that decides which
+    checkpoint is best; ``None``: the last one is.
     """
 
     epochs: Count = 10

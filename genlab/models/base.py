@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Generator, Tensor, nn
@@ -88,6 +88,14 @@ class Model(nn.Module):
 
     def initialize(self, batch: Batch) -> None:
         """Set what depends on data (ActNorm, say) from the first batch; called once, before training."""
+
+    def graph_key(self, stage: str, step: int) -> Hashable:
+        """What of an iteration at ``step`` is not on the device: those of equal keys share a CUDA graph.
+
+        ``None``, as here, where an iteration can't be recorded: one that waits for the host in its middle, or
+        whose :meth:`updates` depend on the step in an unknown way.
+        """
+        return None
 
     def compiled(self) -> Sequence[nn.Module]:
         """The modules whose ``forward`` holds the arithmetic, for ``hardware.compile``."""

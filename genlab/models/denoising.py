@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 
 import torch
 from torch import Generator, Tensor, nn
@@ -54,6 +54,10 @@ class DenoisingModel(Model):
     def max_batch(self) -> int:
         """Fewer for a wider network, whose planes are what fills the memory."""
         return max(1, _MAX_ACTIVATIONS // (self.unet.config.channels * self.spec.height * self.spec.width))
+
+    def graph_key(self, stage: str, step: int) -> Hashable:
+        """All iterations are alike."""
+        return stage
 
     def compiled(self) -> list[nn.Module]:
         """The network."""

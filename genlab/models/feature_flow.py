@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Literal, Self
 
 import torch
@@ -94,6 +94,10 @@ class FeatureFlow(Model):
     def updates(self, batch: Batch, stage: str, step: int) -> Iterator[Update]:
         """One: the negative log-density of features, in nats per image."""
         yield Update("model", *self.flow.fit(self.encode(batch.x)))
+
+    def graph_key(self, stage: str, step: int) -> Hashable:
+        """All iterations of a stage are alike."""
+        return stage
 
     def compiled(self) -> Sequence[nn.Module]:
         """The flow; the extractor runs as everywhere."""

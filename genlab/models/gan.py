@@ -126,7 +126,7 @@ class GAN(Model):
 
     def updates(self, batch: Batch, stage: str, step: int) -> Iterator[Update]:
         """``discriminator``; ``generator`` after every ``n_critic``-th, seeing the one that has stepped."""
-        generator_steps = (step + 1) % self.config.n_critic == 0
+        generator_steps = self.graph_key(stage, step)
         y = None if self.num_classes is None else batch.y
         with torch.set_grad_enabled(generator_steps and torch.is_grad_enabled()):
             fake = self.generate(self._noise(len(batch.x)), y)
@@ -134,6 +134,10 @@ class GAN(Model):
         self._clip()
         if generator_steps:
             yield Update("generator", self.loss.generator(self.discriminator(fake, y)), {})
+
+    def graph_key(self, stage: str, step: int) -> bool:
+        """Whether the generator steps too."""
+        return (step + 1) % self.config.n_critic == 0
 
     def _discriminator_update(self, real: Tensor, fake: Tensor, y: Tensor | None) -> Update:
         on_real, on_fake = self._judge(real, fake, y)

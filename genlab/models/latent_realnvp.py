@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -77,6 +77,10 @@ class LatentRealNVP(Autoencoder):
     def updates(self, batch: Batch, stage: str, step: int) -> Iterator[Update]:
         """One in each stage."""
         yield self._autoencoder(batch.x) if stage == "autoencoder" else self._flow(batch.x)
+
+    def graph_key(self, stage: str, step: int) -> Hashable:
+        """All iterations of a stage are alike."""
+        return stage
 
     def _autoencoder(self, x: Tensor) -> Update:
         """``-log p(x|h)`` in nats per image."""

@@ -69,6 +69,9 @@ class ResidualFlow(Flow):
         """Images that are scored at once, as many as leaves memory for the layers between."""
         return max(1, _MAX_ACTIVATIONS // (self.config.hidden_channels * self.spec.height * self.spec.width))
 
+    def graph_key(self, stage: str, step: int) -> None:
+        """Never recorded: how many terms the estimator takes is drawn on the host."""
+
     def compiled(self) -> Sequence[nn.Module]:
         """None: the gradient of the log-determinant is a second one, which compiled modules don't have."""
         return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -113,6 +113,10 @@ class SCVAE(Autoencoder):
         """One: of the autoencoder, or of the density of its features."""
         x = self.pixels.observe(batch.x)
         yield self._autoencoder(x) if stage == "autoencoder" else self._prior(x)
+
+    def graph_key(self, stage: str, step: int) -> Hashable:
+        """All iterations of a stage are alike."""
+        return stage
 
     def _autoencoder(self, x: Tensor) -> Update:
         config, atoms = self.config, self.dictionary()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -101,7 +101,7 @@ class VAE(Autoencoder):
         """``log p(x|z)`` in nats per image ``(..., B)``, of codes ``(..., B, D)`` and observed images."""
         return self.pixels.log_prob(self.planes(z), x)
 
-    def elbo(self, x: Tensor) -> ELBOTerms:
+    def forward(self, x: Tensor) -> ELBOTerms:
         """The terms of the evidence lower bound of observed images."""
         q = self.infer(x)
         z = q.rsample(1)[0]
@@ -121,14 +121,18 @@ class VAE(Autoencoder):
         warmup = self.config.warmup.weight(step) if self.training else 1.0
         yield from self.objective.updates(self, self.pixels.observe(batch.x), step, warmup)
 
+    def graph_key(self, stage: str, step: int) -> Hashable:
+        """The weight of the penalty and the objective's own key: a warm-up ends before anything is recorded."""
+        return self.config.warmup.weight(step), self.objective.graph_key(step)
+
     @torch.no_grad()
     def initialize(self, batch: Batch) -> None:
         """Begin a VampPrior from images of the first batch."""
         self.prior.initialize(self.pixels.expected(batch.x))
 
     def compiled(self) -> Sequence[nn.Module]:
-        """The two networks."""
-        return [self.encoder, self.decoder]
+        """The ELBO as a whole, and the two networks for the objectives that look at them apart."""
+        return [self, self.encoder, self.decoder]
 
     # ------------------------------------------------------------------ scores
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -107,6 +107,10 @@ class VQVAE(UnconditionalModel):
     def updates(self, batch: Batch, stage: str, step: int) -> Iterator[Update]:
         """One in each stage."""
         yield self._code_update(batch.x) if stage == "codes" else self._prior_update(batch.x)
+
+    def graph_key(self, stage: str, step: int) -> Hashable:
+        """All iterations of a stage are alike."""
+        return stage
 
     def _code_update(self, x: Tensor) -> Update:
         """``-log p(x|codes)`` and the commitment of encodings to their codes, in nats and squares per image."""

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genlab.distributed import num_processes, of_first_process, sum_over_processes
+
 
 def straight_through(z: Tensor, quantised: Tensor) -> Tensor:
     """``quantised``, exactly, whose gradient goes to ``z`` as if they were the same.
@@ -74,9 +76,11 @@ class VectorQuantizer(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             z = z.flatten(0, -2).to(self.codebook.dtype)
             assignment = self._assignment(codes)
-            self.cluster_size.lerp_(assignment.sum(0), 1 - self.decay)
-            # A product, where index_add would sum in another order each time on a GPU.
-            self.cluster_sum.lerp_(assignment.T @ z, 1 - self.decay)
+            # A product, where index_add would sum in another order each time on a GPU. The codebook is that of
+            # the batches of all processes, or theirs would part.
+            sums = sum_over_processes(assignment.T @ torch.cat([z, z.new_ones(len(z), 1)], dim=1))
+            self.cluster_size.lerp_(sums[:, -1], 1 - self.decay)
+            self.cluster_sum.lerp_(sums[:, :-1], 1 - self.decay)
             self.codebook.copy_(self.cluster_sum / self._smoothed_size()[:, None])
         self._restart(z)
 
@@ -93,9 +97,9 @@ class VectorQuantizer(nn.Module):
 
     def _restart(self, z: Tensor) -> None:
         """Replace dead codes by vectors of ``z`` ``(N, D)``; one without use there dies at the next step."""
-        least = self.restart_threshold * len(z) / len(self.codebook)
+        least = self.restart_threshold * len(z) * num_processes() / len(self.codebook)
         dead = self.cluster_size < least
-        fresh = z[torch.randint(len(z), (len(self.codebook),), device=z.device)]
+        fresh = of_first_process(z[torch.randint(len(z), (len(self.codebook),), device=z.device)])
         self.codebook.copy_(torch.where(dead[:, None], fresh, self.codebook))
         self.cluster_sum.copy_(torch.where(dead[:, None], least * fresh, self.cluster_sum))
         self.cluster_size.masked_fill_(dead, least)

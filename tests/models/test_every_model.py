@@ -6,6 +6,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from genlab.assemble import model_builder
 from genlab.config import conf_dir, option_files
@@ -51,6 +52,34 @@ def test_every_update_moves_its_own_group_and_reaches_all_of_it(model, batch):
             update.loss.backward(inputs=stage.groups[update.group])
             reached = {name for p, name in owners.items() if p.grad is not None}
             assert reached == {update.group}
+
+
+class _HostWaits(TorchDispatchMode):
+    """Notes the operators for which the host would have to wait for a device."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        waits = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(function.tags)
+        by_numbers = function is torch.ops.aten.index.Tensor and all(
+            index is None or index.dtype == torch.int64 for index in args[1]
+        )
+        if waits and not by_numbers:
+            self.seen.add(str(function))
+        return function(*args, **kwargs or {})
+
+
+def test_an_iteration_that_is_recorded_as_a_cuda_graph_never_waits_for_the_host(model, batch):
+    model.initialize(batch)
+    for stage in model.stages():
+        if model.graph_key(stage.name, 0) is None:
+            continue
+        with _HostWaits() as waits:
+            for update in model.updates(batch, stage.name, 0):
+                update.loss.backward(inputs=stage.groups[update.group])
+        assert not waits.seen
 
 
 def test_validation_has_the_terms_of_training(model, batch):

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -23,6 +24,13 @@ def _signal(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
+def _signal_once(number: int) -> None:
+    done = Path(f"signal_{number}")
+    if not done.exists():
+        done.touch()
+        _signal(number)
+
+
 def _raise(error: Exception) -> None:
     raise error
 
@@ -32,6 +40,8 @@ DEEDS = {
     "interrupt": lambda: _signal(signal.SIGINT),
     "terminate": lambda: _signal(signal.SIGTERM),
     "kill": lambda: _signal(signal.SIGKILL),
+    "kill_once": lambda: _signal_once(signal.SIGKILL),
+    "preempt_once": lambda: _signal_once(signal.SIGUSR2),
     "cuda_memory": lambda: _raise(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")),
     "memory": lambda: torch.empty(10**15),
     "disk": lambda: _raise(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "metrics.csv")),
