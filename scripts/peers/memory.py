@@ -1,0 +1,31 @@
+"""Peak memory: a process for each contestant, as its high-water mark never falls."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+
+import torch
+
+from peers.contest import Entry
+from peers.rounds import silence
+
+
+def peak(entry: Entry, task: str, device: torch.device) -> int:
+    """The most bytes that this process, or on CUDA the device, has held after the contestant did ``task``."""
+    with silence():
+        contestant = entry()
+        contestant.tasks.get(task, next(iter(contestant.tasks.values()))).run()
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes there, kilobytes on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def of_child(arguments: list[str], family: str, name: str) -> int | None:
+    """:func:`peak` in a process of its own, this script with ``arguments``; ``None`` where it fails."""
+    command = [sys.executable, sys.argv[0], *arguments, "--families", family, "--only", name]
+    child = subprocess.run(command, capture_output=True, text=True, check=False)
+    return json.loads(child.stdout.splitlines()[-1]) if child.returncode == 0 else None
