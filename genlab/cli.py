@@ -8,19 +8,27 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import platform
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from genlab import __version__
-from genlab.config import conf_dir
+from genlab import __version__, torchrun
+from genlab.config import conf_dir, quoted
 from genlab.errors import ConfigError, GenlabError, did_you_mean, explain
 from genlab.usage import FLAGS, GROUPS, VERBS, folders, overview, verb_help
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+_HYDRA_PLUGINS = {
+    "hydra/launcher": ("joblib", "ray", "submitit_local", "submitit_slurm"),
+    "hydra/sweeper": ("optuna",),
+}
+"""What the extra ``sweep`` brings."""
 
 
 def main() -> None:
@@ -41,7 +49,8 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"genlab: error: {message}", file=sys.stderr)
+    if torchrun.first_to_say(message):
+        print(f"genlab: error: {message}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -80,6 +89,7 @@ def _tidy(arguments: list[str]) -> list[str]:
 def _run(verb: str, arguments: list[str]) -> None:
     """Compose the configuration and run ``verb`` with it, once or for each job of a multirun."""
     config_name, arguments = _from_run(verb, arguments)
+    arguments = torchrun.arguments(verb, arguments)
     # Hydra prints errors and exits by itself unless this is set; here they are raised, and end in one line.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [sys.argv[0], *arguments]
@@ -91,12 +101,31 @@ def _hydra(verb: str, config_name: str) -> None:
 
     from genlab import sweep
 
-    def job(config: DictConfig) -> float | None:
-        return _job(verb, config)
-
-    run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(job)
+    run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(_Task(verb))
     with sweep.reported():
         run()
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What Hydra calls with the configuration of each job, here or in a worker that a launcher has started."""
+
+    verb: str
+    command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
+    folder: Path = field(default_factory=Path.cwd)
+    process: tuple[str, int] = field(default_factory=lambda: (platform.node(), os.getpid()))
+
+    def __call__(self, config: DictConfig) -> float | list[float] | None:
+        if (platform.node(), os.getpid()) != self.process:
+            self._settle()
+        return _job(self.verb, config)
+
+    def _settle(self) -> None:
+        """Make a worker like the process that it works for, without bars, which those of others would tear."""
+        sys.argv = list(self.command)
+        os.environ["TTY_COMPATIBLE"] = "0"  # rich takes the console for a file
+        with contextlib.suppress(OSError):  # another machine need not have the folder
+            os.chdir(self.folder)
 
 
 def _from_run(verb: str, arguments: list[str]) -> tuple[str, list[str]]:
@@ -112,13 +141,15 @@ def _from_run(verb: str, arguments: list[str]) -> tuple[str, list[str]]:
         raise ConfigError(
             f"{key}={given}: genlab {verb} takes one run; genlab eval takes several, as an ensemble"
         )
+    if verb == "train" and (command := _sweep_command(Path(first).expanduser())):
+        return verb, _tidy([*command, *(a for a in arguments if not a.startswith("resume="))])
     outputs = Path(_value(arguments, "output_dir") or "outputs")
     folder = find(first, outputs, key)
     _offer(folder.load_config(), verb)
-    named = [f"{key}={_quoted(folder.path)}"]
+    named = [f"{key}={quoted(folder.path)}"]
     if others:
         paths = [find(name, outputs, key).path for name in others]
-        named.append(f"ensemble=[{','.join(map(_quoted, paths))}]")
+        named.append(f"ensemble=[{','.join(map(quoted, paths))}]")
     rest = [a for a in arguments if not a.startswith((f"{key}=", "output_dir="))]
     return ("resume" if verb == "train" else verb), [*named, *rest]
 
@@ -133,9 +164,12 @@ def _listed(value: str) -> list[str]:
     return names
 
 
-def _quoted(path: Path) -> str:
-    escaped = str(path).replace("'", "\\'")
-    return f"'{escaped}'"
+def _sweep_command(folder: Path) -> list[str]:
+    """The arguments that go on with the sweep in ``folder``; none where there is no sweep."""
+    from genlab import sweep
+
+    arguments = sweep.arguments(folder)
+    return [*arguments, f"hydra.sweep.dir={quoted(folder.absolute())}"] if arguments else []
 
 
 def _offer(saved: Mapping[str, Any], verb: str) -> None:
@@ -156,7 +190,7 @@ def _value(arguments: Sequence[str], key: str) -> str | None:
     return values[-1] if values else None
 
 
-def _job(verb: str, config: DictConfig) -> float | None:
+def _job(verb: str, config: DictConfig) -> float | list[float] | None:
     """One job: what Hydra calls with the composed configuration."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -165,13 +199,16 @@ def _job(verb: str, config: DictConfig) -> float | None:
     from genlab import sweep
 
     hydra = HydraConfig.get()
-    folder = Path(hydra.runtime.output_dir)
+    folder = torchrun.common_folder(Path(hydra.runtime.output_dir))
     conf = [Path(s.path) for s in hydra.runtime.config_sources if s.schema == "file"]
-    record = sweep.recorded(hydra, _translate) if verb == "train" else contextlib.nullcontext()
+    attempt = sweep.attempt(hydra, config, _translate) if verb == "train" else None
     try:
-        with record:
-            values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-            return _perform(verb, values, folder, conf)
+        with attempt or contextlib.nullcontext(sweep.Earlier()) as earlier:
+            values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+            metrics = earlier.metrics
+            if metrics is None:
+                metrics = _perform(verb, values | earlier.settings, folder, conf)
+            return sweep.objective(hydra, values, metrics)
     except Exception as error:
         known = _translate(error)
         if type(known) is GenlabError:  # nobody expected it: keep where it came from
@@ -188,13 +225,11 @@ def _job(verb: str, config: DictConfig) -> float | None:
         _fail(str(known), known.exit_code)
 
 
-def _perform(verb: str, values: Any, folder: Path, conf: list[Path]) -> float | None:
+def _perform(verb: str, values: Mapping[str, Any], folder: Path, conf: list[Path]) -> Mapping[str, float]:
     from genlab import verbs
 
     perform = {"train": verbs.train, "eval": verbs.evaluate, "sample": verbs.sample}[verb]
-    metrics = perform(values, folder, conf)
-    # A sweeper that optimises takes one number: the validation loss.
-    return metrics.get("val/loss")
+    return perform(values, folder, conf)
 
 
 def _translate(error: Exception) -> GenlabError:
@@ -206,6 +241,9 @@ def _translate(error: Exception) -> GenlabError:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         known = [option for option in error.options or [] if option != "from_run"]
+        if name in (plugins := _HYDRA_PLUGINS.get(group, ())):
+            return ConfigError(f"{group}={name} needs a plugin of Hydra: pip install 'genlab[sweep]'")
+        known += [plugin for plugin in plugins if plugin not in known]
         return ConfigError(f"unknown {group or 'configuration'} '{name}'{did_you_mean(name, known)}")
     if isinstance(error, OverrideParseException):
         return ConfigError(

@@ -57,6 +57,12 @@ def config(cls: type[T]) -> type[T]:
     return made
 
 
+def quoted(path: Path) -> str:
+    """``path`` as a value of an override: nothing in it has a meaning to Hydra."""
+    escaped = str(path).replace("'", "\\'")
+    return f"'{escaped}'"
+
+
 def parse(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """An instance of ``cls`` from plain values, ``where`` naming their place in the whole (``"model"``).
 

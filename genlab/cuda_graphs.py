@@ -92,6 +92,7 @@ class Graphs:
 
 def _record(work: Callable[[], Terms]) -> tuple[Callable[[], None], Terms]:
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # By thread, as NCCL has a watchdog in another one.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         terms = work()
     return graph.replay, terms

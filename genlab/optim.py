@@ -55,12 +55,11 @@ class OptimizerConfig:
             )
         if capturable:
             options |= {"capturable": True, "lr": torch.tensor(self.lr, device=parameters[0].device)}
-        matrices = [p for p in parameters if p.dim() >= 2]
-        others = [p for p in parameters if p.dim() < 2]
-        groups: list[dict[str, Any]] = [
-            {"params": matrices, "weight_decay": self.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
+        groups: list[dict[str, Any]] = [{"params": parameters, "weight_decay": 0.0}]
+        if self.weight_decay:
+            matrices = [p for p in parameters if p.dim() >= 2]
+            others = [p for p in parameters if p.dim() < 2]
+            groups = [{"params": matrices, "weight_decay": self.weight_decay}, groups[0] | {"params": others}]
         try:
             return _without_dynamo(cls([group for group in groups if group["params"]], **options))
         except (TypeError, ValueError, RuntimeError) as error:

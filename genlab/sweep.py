@@ -18,23 +18,30 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import filelock
 from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf.errors import OmegaConfBaseException
 
-from genlab.errors import TrainingError
+from genlab.config import quoted
+from genlab.errors import ConfigError, GenlabError, TrainingError, did_you_mean
 from genlab.files import write_atomic
+from genlab.run_folder import CONFIG
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +50,8 @@ _RECORD = "job.json"
 _WORD, _VALUES = re.compile(r"[A-Za-z]\w*"), ("true", "false", "null")
 _CALLBACK = "sweep"
 """The name of :class:`Watch` among ``hydra.callbacks``."""
+_OWN_ERRORS = (GenlabError, HydraException, OmegaConfBaseException, KeyboardInterrupt, SystemExit)
+"""What says itself why a sweep ends; all else comes from a launcher or a sweeper."""
 
 
 class Watch(Callback):
@@ -51,8 +60,14 @@ class Watch(Callback):
     folder: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note the folder; only here does Hydra tell it before the first job starts."""
+        """Note the folder, and give every job its absolute path: a worker may stand in a folder of its own.
+
+        Only here does Hydra tell it before the first job starts.
+        """
         Watch.folder = Path(config.hydra.sweep.dir).absolute()
+        with read_write(config):
+            config.hydra.sweep.dir = str(Watch.folder)
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(Watch.folder)}")
 
 
 @contextlib.contextmanager
@@ -60,82 +75,161 @@ def reported() -> Iterator[None]:
     """Report the sweep that runs inside the block, if one does, however it ends.
 
     Raises:
-        TrainingError: some of its jobs failed.
+        TrainingError: some of its jobs failed, or the launcher or the sweeper did: a worker was lost, say.
     """
     Watch.folder = None
     try:
         yield
-    except BaseException:
+    except BaseException as error:
+        jobs: Sequence[Job] = []
         with contextlib.suppress(Exception):  # lest the report hide what ended the sweep
-            _report()
-        raise
+            jobs = _report()
+        if Watch.folder is None or isinstance(error, _OWN_ERRORS):
+            raise
+        raise TrainingError(_broken_off(error, jobs)) from error
     jobs = _report()
     failed = [str(job.number) for job in jobs if job.status != OK]
     if failed:
         raise TrainingError(f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}")
 
 
-def _report() -> Sequence[Job]:
-    jobs = collect(Watch.folder) if Watch.folder else []
-    if Watch.folder and jobs:
-        from genlab.report.sweep import print_report, write_report  # matplotlib takes its time
+def _broken_off(error: BaseException, jobs: Sequence[Job]) -> str:
+    reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
+    way_out = f"; go on with: genlab train resume={Watch.folder}" if jobs else ""
+    return f"the sweep broke off ({reason}){way_out}"
 
-        write_report(Watch.folder, jobs)
-        print_report(Watch.folder, jobs)
+
+def _report() -> Sequence[Job]:
+    folder = Watch.folder
+    jobs = _write(folder) if folder and folder.is_dir() else []
+    if folder and jobs:
+        from genlab.report.sweep import print_report
+
+        print_report(folder, jobs)
     return jobs
+
+
+def _write(sweep: Path) -> list[Job]:
+    """Write the report of the jobs that have begun; two processes that come to it take turns."""
+    jobs = collect(sweep)
+    if not jobs:
+        return []
+    from genlab.report.sweep import write_report  # matplotlib takes its time
+
+    with filelock.FileLock(sweep / ".lock"):
+        jobs = collect(sweep)
+        write_report(sweep, jobs)
+    return jobs
+
+
+def arguments(sweep: Path) -> list[str]:
+    """What ``genlab train`` was given for the sweep in the folder ``sweep``; nothing where there is none."""
+    if any((sweep / name).exists() for name in (CONFIG, _RECORD)):  # a run, maybe one of its jobs
+        return []
+    commands = [job.command for job in collect(sweep) if job.command]
+    return shlex.split(commands[0])[2:] if commands else []
 
 
 # --------------------------------------------------------------------------------------- one job
 
 
-def recorded(
-    hydra: HydraConf, explain: Callable[[Exception], Exception]
-) -> contextlib.AbstractContextManager[None]:
+@dataclass(frozen=True)
+class Earlier:
+    """What an attempt at a job finds of those before it: settings to go on with, or the metrics of the job."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] | None = None
+
+
+def attempt(
+    hydra: HydraConf, config: DictConfig, explain: Callable[[Exception], Exception]
+) -> contextlib.AbstractContextManager[Earlier]:
     """Leave word in the folder of the job that runs inside the block: that it began, and how it ended.
+
+    A job that comes again to its own folder (its worker was killed, the queue took its place away, the whole
+    sweep is started anew there) goes on from its checkpoint, and one that was done is left as it is.
 
     A run that is no job leaves nothing; one that is resumed and once was a job of a sweep brings the report of
     that sweep up to date.
+
+    Raises:
+        ConfigError: another job is in the folder.
     """
     folder = Path(hydra.runtime.output_dir)
-    if hydra.mode == RunMode.MULTIRUN and _CALLBACK in hydra.callbacks:
-        return _begun(folder, hydra, explain)
-    if (folder / _RECORD).is_file():
-        return _resumed(folder)
-    return contextlib.nullcontext()
+    record = _read(folder / _RECORD)
+    if hydra.mode != RunMode.MULTIRUN or _CALLBACK not in hydra.callbacks:
+        return _resumed(folder, record) if record else contextlib.nullcontext(Earlier())
+    if record and record["overrides"] != list(hydra.overrides.task):
+        other = " ".join(record["overrides"])
+        raise ConfigError(f"{folder} holds another job ({other}); name another folder for this sweep")
+    metrics = _read(folder / "summary.json").get("metrics") if record.get("status") == OK else None
+    if metrics is not None:
+        log.info("job %d is done already: %s", hydra.job.num, folder)
+        return contextlib.nullcontext(Earlier(metrics=metrics))
+    return _begun(folder, record or _first_record(folder, hydra, config), explain)
+
+
+def _first_record(folder: Path, hydra: HydraConf, config: DictConfig) -> dict[str, Any]:
+    return {
+        "number": hydra.job.num,
+        "overrides": list(hydra.overrides.task),
+        "command": shlex.join(["genlab", "train", *sys.argv[1:]]),
+        "sweep": os.path.relpath(hydra.sweep.dir, folder),
+        "goal": _goal(hydra, config),
+    }
+
+
+def _goal(hydra: HydraConf, config: DictConfig) -> list[str] | None:
+    """``["minimize", metric]`` or ``["maximize", metric]``; nothing where none is sought, or several."""
+    direction = OmegaConf.select(hydra, "sweeper.direction")  # type: ignore[arg-type]
+    goal = [getattr(direction, "name", direction), OmegaConf.select(config, "objective")]
+    return goal if all(isinstance(part, str) for part in goal) else None
 
 
 @contextlib.contextmanager
-def _begun(folder: Path, hydra: HydraConf, explain: Callable[[Exception], Exception]) -> Iterator[None]:
-    _update(
-        folder,
-        {
-            "number": hydra.job.num,
-            "overrides": list(hydra.overrides.task),
-            "command": shlex.join(["genlab", "train", *sys.argv[1:]]),
-            "sweep": os.path.relpath(Path(hydra.runtime.cwd, hydra.sweep.dir), folder),
-            "status": UNFINISHED,
-            "error": "",
-        },
-    )
+def _begun(
+    folder: Path, record: dict[str, Any], explain: Callable[[Exception], Exception]
+) -> Iterator[Earlier]:
+    _save(folder, record | {"status": UNFINISHED, "error": ""})
     try:
-        yield
+        yield Earlier({"resume": str(folder)} if (folder / CONFIG).is_file() else {})
     except Exception as error:
         with contextlib.suppress(OSError):
-            _update(folder, {"status": FAILED, "error": str(explain(error))})
+            _save(folder, record | {"status": FAILED, "error": str(explain(error))})
         raise
-    _update(folder, {"status": OK})
+    _save(folder, record | {"status": OK, "error": ""})
 
 
 @contextlib.contextmanager
-def _resumed(folder: Path) -> Iterator[None]:
-    yield  # what fails here may be no more than the attempt: the job stays what it was
-    _update(folder, {"status": OK, "error": ""})
-    sweep = Path(os.path.normpath(folder / _read(folder / _RECORD)["sweep"]))
+def _resumed(folder: Path, record: dict[str, Any]) -> Iterator[Earlier]:
+    yield Earlier()  # what fails here may be no more than the attempt: the job stays what it was
+    _save(folder, record | {"status": OK, "error": ""})
+    sweep = Path(os.path.normpath(folder / record["sweep"]))
     if any((sweep / name).is_file() for name in ("multirun.yaml", "sweep.csv")):  # else the job was moved
-        from genlab.report.sweep import write_report
-
-        write_report(sweep, collect(sweep))
+        _write(sweep)
         log.info("brought up to date: %s", sweep / "sweep.md")
+
+
+def _save(folder: Path, record: Mapping[str, Any]) -> None:
+    write_atomic(folder / _RECORD, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def objective(
+    hydra: HydraConf, values: Mapping[str, Any], metrics: Mapping[str, float]
+) -> float | list[float] | None:
+    """What the sweeper of a job gets: one that optimises the metrics that ``objective`` names, others nothing.
+
+    Raises:
+        ConfigError: the run has no such metric.
+    """
+    if hydra.mode != RunMode.MULTIRUN or "objective" not in values or ends_in_report(hydra):
+        return None
+    wanted = values["objective"]
+    names = [wanted] if isinstance(wanted, str) else wanted
+    for name in names:
+        if name not in metrics:
+            raise ConfigError(f"objective={name}: the run has no such metric{did_you_mean(name, metrics)}")
+    return metrics[wanted] if isinstance(wanted, str) else [metrics[name] for name in names]
 
 
 def ends_in_report(hydra: HydraConf) -> bool:
@@ -146,11 +240,6 @@ def ends_in_report(hydra: HydraConf) -> bool:
     return _CALLBACK in hydra.callbacks and hydra.runtime.choices.get("hydra/sweeper") == "basic"
 
 
-def _update(folder: Path, values: Mapping[str, Any]) -> None:
-    record = _read(folder / _RECORD) | dict(values)
-    write_atomic(folder / _RECORD, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
-
-
 # --------------------------------------------------------------------------------------- all jobs
 
 
@@ -159,7 +248,7 @@ class Job:
     """A job as its folder has it; ``settings`` are its overrides by key, as text.
 
     ``notes`` say how it was measured, ``remarks`` what a metric is not to be read without; ``command`` is that
-    of the whole sweep.
+    of the whole sweep, ``goal`` what it searches for, if it does: ``("minimize", "val/loss")``.
     """
 
     number: int
@@ -175,6 +264,7 @@ class Job:
     notes: tuple[str, ...] = ()
     remarks: Mapping[str, Sequence[str]] = field(default_factory=dict)
     command: str = ""
+    goal: tuple[str, ...] = ()
 
 
 def collect(sweep: Path) -> list[Job]:
@@ -201,6 +291,7 @@ def _job(folder: Path, sweep: Path) -> Job:
         notes=tuple(note for report in reports for note in report.get("notes", [])),
         remarks={name: words for report in reports for name, words in report.get("remarks", {}).items()},
         command=record.get("command", ""),
+        goal=tuple(record.get("goal") or ()),
     )
 
 
@@ -250,3 +341,14 @@ def whole_metrics(jobs: Sequence[Job]) -> list[str]:
     """Those that stand for themselves: no standard errors, no parts (``mig/shape`` beside ``mig``)."""
     names = metric_names(jobs)
     return [name for name in names if name.rpartition("/")[0] not in names and not name.endswith("_se")]
+
+
+def best(jobs: Sequence[Job]) -> tuple[Job, str] | None:
+    """The job that a search has found, and the metric that it is best in; ``None`` where nothing was sought."""
+    goals = {job.goal for job in jobs if job.goal}
+    if len(goals) != 1:
+        return None
+    direction, metric = goals.pop()
+    reached = [job for job in jobs if math.isfinite(job.metrics.get(metric, math.nan))]
+    choose = min if direction == "minimize" else max
+    return (choose(reached, key=lambda job: job.metrics[metric]), metric) if reached else None

@@ -9,8 +9,9 @@ import platform
 import shlex
 import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from pydantic import Field
 from torch import Tensor
 
 import genlab
-from genlab import checkpoint, hardware
+from genlab import checkpoint, hardware, torchrun
 from genlab.assemble import (
     Weights,
     build_callbacks,
@@ -36,6 +37,7 @@ from genlab.assemble import (
 from genlab.config import Count, Index, Positive, Seed, config, parse
 from genlab.data import DatasetConfig, data_spec, load_images
 from genlab.data.device import Splits
+from genlab.distributed import Processes
 from genlab.errors import ConfigError
 from genlab.files import write_atomic
 from genlab.hardware import Hardware, HardwareConfig
@@ -56,7 +58,10 @@ log = logging.getLogger(__name__)
 
 @config
 class TrainConfig:
-    """The whole configuration of ``genlab train``; ``resume`` is the folder of a run to continue."""
+    """The whole configuration of ``genlab train``; ``resume`` is the folder of a run to continue.
+
+    ``objective`` names the final metrics that a sweeper is to optimise.
+    """
 
     model: dict[str, Any]
     dataset: DatasetConfig
@@ -68,6 +73,7 @@ class TrainConfig:
     output_dir: str = "outputs"
     run_name: str
     plugins: tuple[str, ...] = ()
+    objective: str | tuple[str, ...] = "val/loss"
     resume: str | None = None
 
 
@@ -125,30 +131,40 @@ def train(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[s
     callbacks = build_callbacks(settings.callbacks, build.func, settings.dataset)
     evaluation = build_evaluation(settings.evaluation, build.func, settings.dataset)
     device = hardware.select(settings.hardware)
+    processes = device.processes
+    if not processes.first:
+        evaluation = None  # the first one measures alone
     spec = data_spec(settings.dataset)
     torch.manual_seed(settings.seed)
     model = build(spec)
     stages = settings.trainer.by_stage(model.stages())  # before anything is fetched
-    others = fetch_sets(evaluation, conf, spec, settings.dataset)
-    runs = load_runs(evaluation, spec, device)
-    data = load_splits(settings.dataset, device)
+    for stage in stages.values():
+        processes.check_batch(stage.batch_size)
+    with processes.first_alone():
+        others = fetch_sets(evaluation, conf, spec, settings.dataset)
+        runs = load_runs(evaluation, spec, device)
+        data = load_splits(settings.dataset, device)
     for stage in stages.values():
         data.train.num_batches(stage.batch_size)
 
+    device.prepare(model)
     folder = RunFolder(path)
+    build_trainer = partial(Trainer, model, data, settings.trainer, device, folder, seed=settings.seed)
+    if not processes.first:
+        return _train_along(build_trainer, processes)
     with folder.lock():
-        resumed = _open(folder, values)
-        device.prepare(model)
+        resumed = processes.from_first(_open(folder, values))
         step = None if settings.resume is None else (resumed or {"step": 0})["step"]
         with closing(RunLogger(folder, step)) as logger:
             logger.text("config", folder.config.read_text())
-            trainer = Trainer(model, data, settings.trainer, device, folder, logger, callbacks, settings.seed)
+            trainer = build_trainer(logger=logger, callbacks=callbacks)
             if resumed is not None:
                 trainer.restore(resumed)
             if settings.resume is not None:
                 folder.replace_config(values)
             _announce(settings, trainer)
             trainer.fit()
+            processes.leave()
             loss_curves(folder)
             final = tuple(f"{source}/" for source in ("val", *callbacks))
             metrics = {name: value for name, value in trainer.metrics.items() if name.startswith(final)}
@@ -160,6 +176,17 @@ def train(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[s
         folder.update_summary(_summary(settings, trainer, metrics))
     log.info("done: %s", folder.path)
     return metrics
+
+
+def _train_along(build_trainer: Callable[..., Trainer], processes: Processes) -> dict[str, float]:
+    """What every process but the first does: it trains its share, and writes nothing."""
+    trainer = build_trainer(logger=None, callbacks={})
+    resumed = processes.from_first(None)
+    if resumed is not None:
+        trainer.restore(resumed)
+    trainer.fit()
+    processes.leave()
+    return {}
 
 
 def _open(folder: RunFolder, values: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -197,6 +224,12 @@ def _announce(settings: TrainConfig, trainer: Trainer) -> None:
         sizes,
         trainer.hardware.name,
     )
+    if trainer.processes.size > 1:
+        log.info(
+            "%d processes share every batch; what is computed over a batch, by batch norm for instance, is "
+            "computed over the share of each",
+            trainer.processes.size,
+        )
     if trainer.step:
         log.info("continuing at step %d, epoch %d", trainer.step, trainer.epoch)
 
@@ -210,7 +243,7 @@ def _summary(settings: TrainConfig, trainer: Trainer, metrics: Mapping[str, floa
         "epochs": trainer.epoch,
         "train_seconds": round(trainer.elapsed, 2),
         "hardware": trainer.hardware.name,
-        "command": shlex.join(["genlab", "train", *sys.argv[1:]]),
+        "command": f"{torchrun.program()} {shlex.join(['train', *sys.argv[1:]])}",
         "versions": {
             "genlab": genlab.__version__,
             "torch": torch.__version__,

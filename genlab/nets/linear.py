@@ -38,27 +38,32 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _compiled(x, weight, bias) if torch.compiler.is_compiling() else _product(x, weight, bias)
+        return _product(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad
+        product = _Linear.apply if torch.is_grad_enabled() else _product
         gradient = gradient.contiguous()
         rows = gradient.flatten(end_dim=-2)
         return (
-            _Linear.apply(gradient, weight.t(), None) if wanted[0] else None,
-            _Linear.apply(rows.t(), x.flatten(end_dim=-2).t(), None) if wanted[1] else None,
+            product(gradient, weight.t(), None) if wanted[0] else None,
+            product(rows.t(), x.flatten(end_dim=-2).t(), None) if wanted[1] else None,
             rows.sum(0) if wanted[2] else None,
         )
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return _compiled(x, weight, bias) if torch.compiler.is_compiling() else _onednn(x, weight, bias)
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return y
 
 
-_compiled = torch.library.custom_op("genlab::linear", _product, mutates_args=(), device_types="cpu")
+_compiled = torch.library.custom_op("genlab::linear", _onednn, mutates_args=(), device_types="cpu")
 """For torch.compile, which takes oneDNN's own operator only with weights that never change."""
 
 

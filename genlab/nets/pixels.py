@@ -104,7 +104,8 @@ class Bernoulli(PixelLikelihood):
 
     def log_prob(self, planes: Tensor, x: Tensor) -> Tensor:
         """Of binary images."""
-        return F.logsigmoid(planes * (2 * x - 1)).flatten(-3).sum(-1)
+        planes, x = torch.broadcast_tensors(planes, x)
+        return -F.binary_cross_entropy_with_logits(planes, x, reduction="none").flatten(-3).sum(-1)
 
     def mean(self, planes: Tensor) -> Tensor:
         """The probability of white as a grey level."""

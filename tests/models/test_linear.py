@@ -77,6 +77,6 @@ def test_the_switch_of_onednn_is_obeyed(layer, monkeypatch):
     def refuse(*_):
         raise AssertionError("oneDNN was asked")
 
-    monkeypatch.setattr(linear, "_product", refuse)
+    monkeypatch.setattr(linear, "_onednn", refuse)
     with torch.backends.mkldnn.flags(enabled=False):
         layer(torch.randn(8, 160))

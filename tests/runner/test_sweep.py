@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from harness import CHECKOUT, QUIET, Outcome, finish, genlab, python
+from harness import CHECKOUT, QUIET, Outcome, assert_same_run, finish, genlab, python
 from matplotlib.colors import same_color
 from PIL import Image
 from rich.console import Console
@@ -195,6 +195,36 @@ def test_a_stopped_sweep_has_a_table_and_its_job_can_be_continued(here):
     assert float(again[1]["val/loss"]) > 0
 
 
+def test_a_stopped_sweep_can_be_gone_on_with(here):
+    deeds = ["+model.deed=none,interrupt,not_finite", "+model.at=5"]
+    assert genlab("train", "-m", *SABOTAGE, *deeds).code == 130
+    folder, table = _sweep(here / "outputs")
+    assert _column(table, "status") == ["ok", "unfinished"]
+    files = [path for path in (folder / table[0]["folder"]).rglob("*") if path.name != "train.log"]
+    times = [path.stat().st_mtime_ns for path in files]
+
+    resumed = genlab("train", f"resume={folder}")
+    assert resumed.complaint() == "1 of 3 jobs failed: 2"
+    assert "job 0 is done already" in resumed.out
+    assert "continuing at step 6" in resumed.out
+    again = _table(folder)
+    assert _column(again, "status") == ["ok", "ok", "failed"]
+    assert again[0] == table[0]
+    assert [path.stat().st_mtime_ns for path in files] == times
+    assert_same_run(*(folder / row["folder"] for row in again[:2]))
+
+
+def test_another_sweep_in_the_same_folder_is_refused(here):
+    sweep = ["train", "-m", *QUIET, "trainer.max_steps=1", "hydra.sweep.dir=mine"]
+    assert genlab(*sweep, "seed=0").code == 0
+    record = (here / "mine" / "0-realnvp-noise" / "job.json").read_text()
+    refused = genlab(*sweep, "seed=1")
+    assert refused.code == 2
+    assert "0-realnvp-noise holds another job (" in refused.err
+    assert "seed=0); name another folder for this sweep" in refused.err
+    assert (here / "mine" / "0-realnvp-noise" / "job.json").read_text() == record
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_the_whole_sweep(here):
     sweep = python("-P", "-m", "genlab", "train", "-m", *QUIET, "trainer.epochs=1,100000,2")
@@ -233,6 +263,8 @@ class Forked(BasicLauncher):
         import genlab.verbs  # once, not in every fork
         for i, overrides in enumerate(job_overrides):
             if os.fork() == 0:
+                os.makedirs("elsewhere", exist_ok=True)
+                os.chdir("elsewhere")
                 super().launch([overrides], initial_job_idx + i)
                 os._exit(0)
             os.wait()
@@ -260,12 +292,28 @@ def test_a_sweeper_that_optimises_sees_values_and_exceptions(here):
     assert _column(_sweep(here / "outputs")[1], "status") == ["ok", "failed"]
 
 
+def test_a_sweeper_that_optimises_a_metric_that_no_run_has_is_told_which_there_are(here):
+    outcome = _with_plugins(here, "hydra/sweeper=optimiser", "objective=val/los", "trainer.max_steps=1")
+    assert "SAW objective=val/los: the run has no such metric; did you mean 'val/loss'?" in outcome.out
+    assert "'val/loss'" in _sweep(here / "outputs")[1][0]["error"]
+
+
+def test_what_nobody_optimises_need_not_be_there(here):
+    unknown = [*QUIET, "objective=val/los", "trainer.max_steps=1"]
+    assert genlab("train", *unknown).code == 0
+    assert genlab("train", "-m", *unknown, "seed=0").code == 0
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the launcher of this test forks")
 def test_jobs_in_other_processes_are_in_the_table(here):
-    outcome = _with_plugins(here, "hydra/launcher=forked", "model.num_flows=4,1,6")
+    (here / "mine_too.py").write_text(
+        "open('mine_too.py')"
+    )  # where the sweep was started, there its jobs stand
+    outcome = _with_plugins(here, "hydra/launcher=forked", "model.num_flows=4,1,6", "plugins=[mine_too]")
     assert outcome.complaint() == "1 of 3 jobs failed: 1"
     assert _column(_sweep(here / "outputs")[1], "status") == ["ok", "failed", "ok"]
+    assert list((here / "elsewhere").iterdir()) == []
 
 
 # ------------------------------------------------------------------ the report alone
