@@ -6,6 +6,7 @@ import copy
 import inspect
 import math
 from collections.abc import Iterable, Sequence
+from types import MethodType
 from typing import Annotated, Any, Literal
 
 import torch
@@ -69,10 +70,10 @@ class OptimizerConfig:
 def _without_dynamo(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """Without the wrappers whose first call imports ``torch._dynamo``, which takes as long as all of torch.
 
-    They keep an optimizer out of compiled code, and here none is in any. Hooks of a step are not called.
+    They keep an optimizer out of compiled code, and here none is in any. Hooks of a step are called as ever.
     """
-    step = inspect.unwrap(type(optimizer).step)
-    optimizer.step = torch.no_grad()(step.__get__(optimizer))  # type: ignore[method-assign]
+    step = torch.no_grad()(inspect.unwrap(type(optimizer).step))
+    optimizer.step = MethodType(torch.optim.Optimizer.profile_hook_step(step), optimizer)  # type: ignore
     return optimizer
 
 
