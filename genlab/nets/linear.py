@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 _MIN_WEIGHTS = 2**14  # below, what a call costs is more than what the product does
 
@@ -46,16 +47,20 @@ class _Linear(torch.autograd.Function):
         wanted = ctx.needs_input_grad
         product = _Linear.apply if torch.is_grad_enabled() else _product
         gradient = gradient.contiguous()
-        rows = gradient.flatten(end_dim=-2)
+        rows, columns = gradient.reshape(-1, gradient.shape[-1]), x.reshape(-1, x.shape[-1])
         return (
             product(gradient, weight.t(), None) if wanted[0] else None,
-            product(rows.t(), x.flatten(end_dim=-2).t(), None) if wanted[1] else None,
+            product(rows.t(), columns.t(), None) if wanted[1] else None,
             rows.sum(0) if wanted[2] else None,
         )
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return _compiled(x, weight, bias) if torch.compiler.is_compiling() else _onednn(x, weight, bias)
+    if torch.compiler.is_compiling():
+        return _compiled(x, weight, bias)
+    if torch._C._are_functorch_transforms_active():  # several gradients at once, batched by vmap
+        return F.linear(x, weight, bias)
+    return _onednn(x, weight, bias)
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -53,6 +53,12 @@ def test_it_has_a_jacobian_by_functional_transforms(layer):
     torch.testing.assert_close(jacobian, layer.weight.expand(4, -1, -1))
 
 
+def test_several_gradients_are_had_at_once(layer):
+    x = torch.randn(1, 160, requires_grad=True)
+    (rows,) = torch.autograd.grad(layer(x)[0], x, torch.eye(136), is_grads_batched=True)
+    torch.testing.assert_close(rows[:, 0], layer.weight.detach())
+
+
 def test_without_a_bias_and_with_frozen_weights(layer):
     bare = Linear(160, 136, bias=False).requires_grad_(False)
     x = torch.randn(8, 160, requires_grad=True)
