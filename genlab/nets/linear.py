@@ -57,7 +57,8 @@ class _Linear(torch.autograd.Function):
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if torch.compiler.is_compiling():
-        return _compiled(x, weight, bias)
+        y: Tensor = _compiled(x, weight, bias)
+        return y
     if torch._C._are_functorch_transforms_active():  # several gradients at once, batched by vmap
         return F.linear(x, weight, bias)
     return _onednn(x, weight, bias)
