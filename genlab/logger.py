@@ -56,13 +56,13 @@ class RunLogger:
         """Log a text, shown in a fixed-width font."""
         self.tensorboard.add_text(name, "    " + text.replace("\n", "\n    "))
 
-    def hparams(self, settings: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
-        """Log the settings with the final metrics, in this run and not in one of its own."""
+    def hparams(self, values: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
+        """Log the settings in ``values``, a run's configuration, with the final metrics; in this run itself."""
         for name, value in metrics.items():
             self.tensorboard.add_scalar(name, value, step)
         writer = self.tensorboard.file_writer
         assert writer is not None
-        for summary in hparams(dict(settings), dict(metrics)):
+        for summary in hparams(_compared(values), dict(metrics)):
             writer.add_summary(summary)
 
     def close(self) -> None:
@@ -78,3 +78,19 @@ def _drop_after(folder: RunFolder, step: int) -> None:
     writer.writeheader()
     writer.writerows(row for row in rows if int(row["step"]) <= step)
     write_atomic(folder.metrics, text.getvalue().encode())
+
+
+def _compared(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that runs are compared by, flat, as TensorBoard takes them."""
+    flat: dict[str, Any] = {}
+
+    def visit(prefix: str, node: Any) -> None:
+        if isinstance(node, Mapping):
+            for key, value in node.items():
+                visit(f"{prefix}.{key}" if prefix else str(key), value)
+        elif node is not None:
+            flat[prefix] = node if isinstance(node, bool | int | float | str) else str(node)
+
+    for group in ("model", "trainer"):
+        visit(group, values[group])
+    return flat | {"dataset": values["dataset"]["name"], "seed": values["seed"]}

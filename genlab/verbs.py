@@ -172,7 +172,7 @@ def train(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[s
                 load_run(model, folder, "best" if len(data.val) else "last")
                 subject = _subject(model, settings.run_name, settings.dataset, data, others, device, runs)
                 metrics |= _measure(evaluation, subject, folder, logger, trainer.step).metrics
-            logger.hparams(_hparams(values), metrics, trainer.step)
+            logger.hparams(values, metrics, trainer.step)
         folder.update_summary(_summary(settings, trainer, metrics))
     log.info("done: %s", folder.path)
     return metrics
@@ -251,22 +251,6 @@ def _summary(settings: TrainConfig, trainer: Trainer, metrics: Mapping[str, floa
         },
         "metrics": dict(metrics),
     }
-
-
-def _hparams(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that runs are compared by, flat, as TensorBoard takes them."""
-    flat: dict[str, Any] = {}
-
-    def visit(prefix: str, node: Any) -> None:
-        if isinstance(node, Mapping):
-            for key, value in node.items():
-                visit(f"{prefix}.{key}" if prefix else str(key), value)
-        elif node is not None:
-            flat[prefix] = node if isinstance(node, bool | int | float | str) else str(node)
-
-    for group in ("model", "trainer"):
-        visit(group, values[group])
-    return flat | {"dataset": values["dataset"]["name"], "seed": values["seed"]}
 
 
 # --------------------------------------------------------------------------------------- eval
