@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 
@@ -20,8 +22,16 @@ def peak(entry: Entry, task: str, device: torch.device) -> int:
         contestant.tasks.get(task, next(iter(contestant.tasks.values()))).run()
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes there, kilobytes on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return _most_resident()
+
+
+def _most_resident() -> int:
+    """Bytes. On Linux getrusage(2) begins with what the parent has held, /proc with the process itself."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())
+    return int(kilobytes) * 1024
 
 
 def of_child(arguments: list[str], family: str, name: str) -> int | None:
