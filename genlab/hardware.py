@@ -50,11 +50,6 @@ class Hardware:
     config: HardwareConfig
     processes: Processes = ALONE
 
-    @property
-    def records(self) -> bool:
-        """Whether iterations are recorded as CUDA graphs."""
-        return self.config.cuda_graphs and self.device.type == "cuda"
-
     def prepare(self, model: nn.Module) -> None:
         """Move ``model`` to the device, in place."""
         if self.config.channels_last:

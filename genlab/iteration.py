@@ -96,7 +96,7 @@ class Iteration:
     ) -> None:
         self.model, self.stage, self.hardware, self.ema = model, stage, hardware, ema
         self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
-        self.graphs = Graphs() if hardware.records else None
+        self.graphs = Graphs() if hardware.config.cuda_graphs else None
         self.groups = self._build_groups(config, stage_config)
 
     def _build_groups(self, config: TrainerConfig, stage_config: TrainerConfig) -> dict[str, Group]:

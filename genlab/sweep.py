@@ -111,8 +111,7 @@ def _report() -> Sequence[Job]:
 
 def _write(sweep: Path) -> list[Job]:
     """Write the report of the jobs that have begun; two processes that come to it take turns."""
-    jobs = collect(sweep)
-    if not jobs:
+    if not any(sweep.rglob(_RECORD)):
         return []
     from genlab.report.sweep import write_report  # matplotlib takes its time
 

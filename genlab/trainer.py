@@ -156,8 +156,12 @@ class Trainer:
     def _batches(self, epoch: int, start: int = 0, share: tuple[int, int] | None = None) -> Iterator[Batch]:
         # Another order for every seed, stage and epoch, and one that can be taken up at any batch.
         seed = (self.seed * 1_000_003 + self.stage_index * 100_003 + epoch) % 2**63
-        share = share or (self.processes.rank, self.processes.size)
-        return self.data.train.epoch(self.stage_config.batch_size, seed, start, share)
+        return self.data.train.epoch(self.stage_config.batch_size, seed, start, share or self._share)
+
+    @property
+    def _share(self) -> tuple[int, int]:
+        """The place of this process among all."""
+        return self.processes.rank, self.processes.size
 
     # ------------------------------------------------------------------ looking
 
@@ -190,7 +194,7 @@ class Trainer:
             return
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.hardware.device))
         with self._looking() as model:
-            for batch in self._held_out():
+            for batch in self.data.val.in_order(self.stage_config.batch_size, turn=self._share):
                 with self.hardware.autocast():
                     terms = model.validate(batch, self.stage.name)
                 for name, term in terms.items():
@@ -201,12 +205,6 @@ class Trainer:
                 means[f"val/{name}"] += total / len(self.data.val)
         self._record(means)
         self._keep_best()
-
-    def _held_out(self) -> Iterator[Batch]:
-        """The validation images: batches as one process has them, which the processes take in turn."""
-        size, val = self.stage_config.batch_size, self.data.val
-        for start in range(self.processes.rank * size, len(val), self.processes.size * size):
-            yield val.batch(slice(start, min(start + size, len(val))))
 
     def _keep_best(self) -> None:
         if self.config.monitor is None:

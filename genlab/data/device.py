@@ -79,8 +79,7 @@ class DeviceDataset:
 
     def stored(self, index: Tensor | slice) -> Pixels:
         """The images at ``index``, as and where they are held."""
-        index = self._place(index)
-        return rows(self._images, index) if isinstance(self._images, Tensor) else self._images[index]
+        return rows(self._images, self._place(index))
 
     def batch(self, index: Tensor | slice) -> Batch:
         """The images at ``index`` (on the data's device), on the model's device; the host waits for nothing."""
@@ -139,10 +138,15 @@ class DeviceDataset:
             first, last = (i * batch_size + batch_size * r // world for r in (rank, rank + 1))
             yield self.batch(order[first:last])
 
-    def in_order(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
-        """The first ``limit`` images (all by default) in order, the last batch smaller."""
-        end = min(len(self), limit or len(self))
-        for i in range(0, end, batch_size):
+    def in_order(
+        self, batch_size: int, limit: int | None = None, turn: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
+        """The first ``limit`` images (all by default) in order, the last batch smaller.
+
+        A process takes every batch that is its ``turn``: its rank among so many.
+        """
+        end, (rank, world) = min(len(self), limit or len(self)), turn
+        for i in range(rank * batch_size, end, world * batch_size):
             yield self.batch(slice(i, min(i + batch_size, end)))
 
 

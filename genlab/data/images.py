@@ -44,8 +44,7 @@ class Images:
         labels, factors = (
             None if x is None else rows(x, index).contiguous() for x in (self.labels, self.factors)
         )
-        images = rows(self.images, index) if isinstance(self.images, Tensor) else self.images[index]
-        return replace(self, images=images, labels=labels, factors=factors)
+        return replace(self, images=rows(self.images, index), labels=labels, factors=factors)
 
 
 def fixed_order(n: int, seed: int = 0) -> Tensor:

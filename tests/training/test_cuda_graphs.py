@@ -57,11 +57,15 @@ class _Recorder:
         self.load(saved)
 
 
-def _train(name, graphs_of=None, steps=12):
+def _model(name):
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         composed = compose("train", [f"model={name}", *MODELS[name], "run_name=test"])
     torch.manual_seed(0)
-    model = model_builder(OmegaConf.to_container(composed.model))(SPEC)
+    return model_builder(OmegaConf.to_container(composed.model))(SPEC)
+
+
+def _train(name, graphs_of=None, steps=12):
+    model = _model(name)
     settings = {"batch_size": 6, "ema_decay": 0.9, "schedule": {"name": "cosine"}, "clip_grad_norm": 1.0}
     config = parse(TrainerConfig, settings, "trainer")
     ema = EMA(model)
@@ -141,9 +145,7 @@ def test_what_cannot_be_recorded_goes_on_one_by_one_and_says_so(caplog):
 
 
 def test_the_learning_rate_of_a_recorded_optimizer_is_filled_in_where_it_is():
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        composed = compose("train", ["model=realnvp", "run_name=test", *MODELS["realnvp"]])
-    model = model_builder(OmegaConf.to_container(composed.model))(SPEC)
+    model = _model("realnvp")
     config = parse(TrainerConfig, {"batch_size": 6, "schedule": {"name": "cosine"}}, "trainer")
     (stage,) = model.stages()
     iteration = Iteration(model, stage, config, config, select(HardwareConfig(device="cpu")), None, 10, 10)
@@ -164,10 +166,7 @@ def test_the_learning_rate_of_a_recorded_optimizer_is_filled_in_where_it_is():
 def test_on_a_gpu_recorded_iterations_train_as_others(name):
     losses = []
     for recorded in (False, True):
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            composed = compose("train", [f"model={name}", *MODELS[name], "run_name=test"])
-        torch.manual_seed(0)
-        model = model_builder(OmegaConf.to_container(composed.model))(SPEC)
+        model = _model(name)
         hardware = select(HardwareConfig(device="cuda", cuda_graphs=recorded))
         hardware.prepare(model)
         config = parse(TrainerConfig, {"batch_size": 6}, "trainer")
