@@ -7,7 +7,7 @@ import ctypes
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -28,6 +28,8 @@ class HardwareConfig:
 
     ``data_device`` is where images are held: ``device`` (beside the model), ``host`` (memory of the
     computer, pinned for CUDA), or ``auto`` (the device where they fit in half of its free memory).
+    ``channels_last``: the order in which convolutional nets hold images; ``auto``: on the processor, where
+    it is the faster one (docs/PERFORMANCE.md).
     ``cuda_graphs``: whole iterations are recorded and replayed, see :mod:`genlab.cuda_graphs`.
     ``distributed``: torchrun starts several processes, which train together, each on a device of its own.
     """
@@ -36,7 +38,7 @@ class HardwareConfig:
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     compile: Compile = "none"
     cuda_graphs: bool = False
-    channels_last: bool = False
+    channels_last: bool | Literal["auto"] = "auto"
     threads: Count | None = None
     data_device: Literal["auto", "device", "host"] = "auto"
     distributed: bool = False
@@ -143,7 +145,12 @@ def select(config: HardwareConfig) -> Hardware:
         raise ConfigError("hardware.precision=tf32 needs CUDA; take fp32 or bf16")
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
-    return Hardware(device, config, join(device, config.distributed))
+    chosen = replace(config, channels_last=_channels_last(config, device))
+    return Hardware(device, chosen, join(device, config.distributed))
+
+
+def _channels_last(config: HardwareConfig, device: torch.device) -> bool:
+    return device.type == "cpu" if config.channels_last == "auto" else config.channels_last
 
 
 def _keep_freed_memory() -> None:

@@ -32,7 +32,7 @@ def bins(codes: Tensor, num_bins: int = NUM_BINS) -> Tensor:
 
 def entropies(factors: Tensor) -> Tensor:
     """Entropy of each factor among the images: ``(N, F)`` -> nats, float64 ``(F,)``."""
-    return torch.stack([_entropy(value_ranks(column)[1]) for column in factors.unbind(1)])
+    return _entropies(_ranked(factors))
 
 
 def mutual_information(codes: Tensor, factors: Tensor, num_bins: int = NUM_BINS) -> Tensor:
@@ -41,10 +41,7 @@ def mutual_information(codes: Tensor, factors: Tensor, num_bins: int = NUM_BINS)
     It is biased upwards by about ``(bins - 1) * (values - 1) / (2 N)``: 0.04 nats for 20 bins and 40 values
     among 10,000 images.
     """
-    dims = torch.arange(codes.shape[1], device=codes.device)
-    cells = (dims * num_bins + bins(codes, num_bins)).int()  # half as wide, counted in half the time
-    columns = [_information(cells, num_bins, *value_ranks(column)) for column in factors.unbind(1)]
-    return torch.stack(columns, dim=1)
+    return _informations(codes, _ranked(factors), num_bins)
 
 
 def mig_hist20(codes: Tensor, factors: Tensor) -> Score:
@@ -57,7 +54,8 @@ def mig_hist20(codes: Tensor, factors: Tensor) -> Score:
         Chen et al. 2018, "Isolating sources of disentanglement in variational autoencoders", for the gap;
         Locatello et al. 2019 for the estimator: histograms of the encoder's means for 10,000 images.
     """
-    return mutual_information_gap(mutual_information(codes, factors), entropies(factors))
+    ranked = _ranked(factors)
+    return mutual_information_gap(_informations(codes, ranked, NUM_BINS), _entropies(ranked))
 
 
 def mutual_information_gap(information: Tensor, entropy: Tensor) -> Score:
@@ -85,10 +83,25 @@ def modularity(codes: Tensor, factors: Tensor, min_std: float = MIN_STD) -> Scor
     return Score(torch.where(best > 0, 1 - spread, 0.0).mean().item())
 
 
+def _ranked(factors: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Of each factor :func:`value_ranks`."""
+    return [value_ranks(column) for column in factors.unbind(1)]
+
+
+def _entropies(ranked: list[tuple[Tensor, Tensor]]) -> Tensor:
+    return torch.stack([_entropy(counts) for _, counts in ranked])
+
+
 def _entropy(counts: Tensor) -> Tensor:
     """Entropy of the distribution in the last dimension of ``counts``, in nats."""
     p = counts.double() / counts.sum(dim=-1, keepdim=True)
     return -torch.xlogy(p, p).sum(dim=-1)
+
+
+def _informations(codes: Tensor, ranked: list[tuple[Tensor, Tensor]], num_bins: int) -> Tensor:
+    dims = torch.arange(codes.shape[1], device=codes.device)
+    cells = (dims * num_bins + bins(codes, num_bins)).int()  # half as wide, counted in half the time
+    return torch.stack([_information(cells, num_bins, *of_factor) for of_factor in ranked], dim=1)
 
 
 def _information(cells: Tensor, num_bins: int, values: Tensor, value_counts: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from genlab.errors import ConfigError
 from genlab.nets.autoencoder import Shape
 from genlab.nets.generators import SLOPE, Channels, init_dcgan
 from genlab.nets.linear import Linear
+from genlab.nets.whole_image import ImageToPixel
 
 Norm = Literal["none", "batch", "layer", "spectral"]
 """``layer``: over all planes of one image, with a scale for each plane; ``spectral``: of every weight."""
@@ -154,7 +155,7 @@ def _dcgan(config: DCGANDiscriminatorConfig, in_channels: int, left: tuple[int, 
     for channels, following in itertools.pairwise(config.channels):
         conv = nn.Conv2d(channels, following, 4, stride=2, padding=1, bias=bias)
         layers += [init_dcgan(conv), *map(init_dcgan, _norm(config.norm, following)), nn.LeakyReLU(SLOPE)]
-    conv = nn.Conv2d(config.channels[-1], config.feature_dim, left, bias=bias)
+    conv = ImageToPixel(config.channels[-1], config.feature_dim, left, bias=bias)
     layers += [init_dcgan(conv), *map(init_dcgan, _norm(config.norm, config.feature_dim))]
     return nn.Sequential(*layers, nn.LeakyReLU(SLOPE), nn.Flatten())
 

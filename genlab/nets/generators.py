@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from genlab.config import Count, config
 from genlab.nets.autoencoder import Shape
 from genlab.nets.linear import Linear
+from genlab.nets.whole_image import PixelToImage
 
 Channels = Annotated[tuple[Count, ...], Field(min_length=1)]
 SLOPE = 0.2
@@ -99,10 +100,10 @@ class DCGANGenerator(nn.Sequential):
 
     def __init__(self, config: DCGANGeneratorConfig, in_dim: int, shape: Shape) -> None:
         first, doublings = config.channels[0], len(config.channels)
-        start = tuple(math.ceil(side / 2**doublings) for side in shape[1:])
+        height, width = (math.ceil(side / 2**doublings) for side in shape[1:])
         layers: list[nn.Module] = [
             nn.Unflatten(1, (in_dim, 1, 1)),
-            nn.ConvTranspose2d(in_dim, first, start, bias=False),
+            PixelToImage(in_dim, first, (height, width)),
         ]
         for channels, following in itertools.pairwise([*config.channels, shape[0]]):
             last = len(layers) == 2 + 3 * (doublings - 1)

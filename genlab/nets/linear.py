@@ -23,10 +23,15 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., in_features)`` -> ``(..., out_features)``."""
-        if not (_ONEDNN_IS_FASTER and _suits(x, self.weight)):
-            return super().forward(x)
-        y: Tensor = _Linear.apply(x.contiguous(), self.weight, self.bias)
-        return y
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``(..., in_features)``, ``(out_features, in_features)`` -> ``(..., out_features)``."""
+    if not (_ONEDNN_IS_FASTER and _suits(x, weight)):
+        return F.linear(x, weight, bias)
+    y: Tensor = _Linear.apply(x.contiguous(), weight, bias)
+    return y
 
 
 class _Linear(torch.autograd.Function):
