@@ -117,7 +117,8 @@ def described(net):
                 for value in (layer.kernel_size, layer.stride, layer.padding):
                     assert value[0] == value[1]
                     sizes.append(value[0])
-                rows.append((type(layer), layer.in_channels, layer.out_channels, *sizes))
+                kind = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.ConvTranspose2d
+                rows.append((kind, layer.in_channels, layer.out_channels, *sizes))
             case nn.Linear():
                 rows.append((nn.Linear, layer.in_features, layer.out_features))
             case nn.BatchNorm2d():

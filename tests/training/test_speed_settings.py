@@ -25,7 +25,11 @@ FAMILIES = {
     "realnvp": ["model.num_flows=4", "model.net.hidden_dim=128"],
     "glow": ["model.num_flows=1"],
     "residual_flow": ["model.blocks=[1,1]", "model.hidden_channels=16"],
-    "gan": ["model/generator=mlp", "model/discriminator=mlp"],
+    "gan": [
+        "model.generator.channels=[32,16]",
+        "model.discriminator.channels=[16,32]",
+        "model.discriminator.feature_dim=64",
+    ],
     "wgan_gp": ["model/generator=mlp", "model/discriminator=mlp", "model.n_critic=1"],
     "ddpm_small": [],
     "flow_matching_small": [],
@@ -49,7 +53,7 @@ def _final_losses(name, seed, **settings):
         composed = compose("train", [f"model={name}", *FAMILIES[name], "run_name=test"])
     torch.manual_seed(seed)
     model = model_builder(OmegaConf.to_container(composed.model))(SPEC)
-    hardware = select(HardwareConfig(device="cpu", **settings))
+    hardware = select(HardwareConfig(device="cpu", **{"channels_last": False} | settings))
     hardware.prepare(model)
     config = parse(TrainerConfig, {"batch_size": 16, "optimizer": {"lr": 1e-3}}, "trainer")
     stage = model.stages()[0]

@@ -103,3 +103,12 @@ def test_bfloat16_computes_the_network_in_it_and_the_likelihood_in_float32():
     assert rough["log_det"].dtype == torch.float32
     assert torch.allclose(exact["log_det"], rough["log_det"], rtol=1e-2)
     assert not torch.equal(exact["log_det"], rough["log_det"])
+
+
+def test_the_layout_of_images_is_picked_for_the_processor_unless_it_is_said():
+    for asked, picked in {"auto": True, True: True, False: False}.items():
+        hardware = select(HardwareConfig(device="cpu", channels_last=asked))
+        conv = nn.Conv2d(3, 4, 2)
+        hardware.prepare(conv)
+        assert (conv.weight.stride(1) == 1) == picked
+        assert ("channels_last" in hardware.name) == picked
