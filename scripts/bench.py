@@ -2,11 +2,11 @@
 
     pip install -e .[bench]
     python scripts/bench.py --out cpu.json
-    python scripts/bench.py --families vae realnvp --rounds 9 --memory --out mlp.json
+    python scripts/bench.py --families vae realnvp --rounds 9 --out mlp.json
     python scripts/bench.py --table cpu.json --document docs/PERFORMANCE.md
 
-Contestants take turns in one process, so that ratios of a round hold whatever else the machine is doing;
-absolute times want an idle one. docs/PERFORMANCE.md says what is compared.
+Contestants take turns, each in its own process, so that ratios of a round hold whatever else the machine is
+doing; absolute times want an idle one. docs/PERFORMANCE.md says what is compared.
 """
 
 import argparse
@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from peers import document
 from peers.machine import describe
-from peers.measure import family_of, measured, setting_of
-from peers.memory import of_child, peak
+from peers.measure import measured
 from peers.options import parser
+from peers.settings import setting_of
 from peers.startup import start_ups
 
 
@@ -31,20 +31,12 @@ def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     setting = setting_of(args)
     try:
-        if args.only:
-            (family,) = (family_of(name, args) for name in args.families)
-            entry = family.entries(setting, family.size)[args.only]
-            print(peak(entry, args.tasks[0], setting.device))
-            return
         options = " ".join(sys.argv[1:])
         result = {"machine": describe(setting.device), "options": options, "images": setting.dataset[0]}
         result |= {"families": {}, "start_up": []}
         for name in args.families:
             print(name, file=sys.stderr, flush=True)
-            family = result["families"][name] = measured(family_of(name, args), setting, args)
-            if args.memory:
-                names = {row["name"] for rows in family["tasks"].values() for row in rows}
-                family["memory"] = {key: of_child(sys.argv[1:], name, key) for key in names}
+            result["families"][name] = measured(name, setting, args)
             save(result, args.out)  # what is measured is not lost to what comes after
         if args.start_up:
             overrides = ("model=vae", *setting.dataset, *next(iter(setting.rows.values())))

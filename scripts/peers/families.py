@@ -1,4 +1,4 @@
-"""The families that are compared, and setting one up."""
+"""The families that are compared."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from peers import ddpm, fid, gan, mig, realnvp, vae
-from peers.contest import Contestant, Entry, Setting, Size
+from peers.contest import Entry, Setting, Size
 from peers.ddpm_peer import DDPMSize
 from peers.realnvp_models import FlowSize
 from peers.vae_network import VAESize
@@ -30,14 +30,3 @@ FAMILIES = {
     "fid": Family("FID of 10,000 x 2,048 features", fid.entries, fid.FIDSize()),
     "mig": Family("MIG of 10,000 codes x 10 and 5 factors", mig.entries, mig.MIGSize()),
 }
-
-
-def set_up(entries: Mapping[str, Entry]) -> tuple[list[Contestant], dict[str, str]]:
-    """Those whose packages are here; of the others, why they are not."""
-    contestants, missing = [], {}
-    for name, entry in entries.items():
-        try:
-            contestants.append(entry())
-        except ImportError as error:
-            missing[name] = str(error)
-    return contestants, missing

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from peers.families import FAMILIES
-from peers.measure import TASKS
+from peers.settings import TASKS
 
 parser = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
@@ -21,10 +21,6 @@ parser.add_argument("--device", default="cpu", help="cpu | cuda | cuda:1")
 parser.add_argument("--dataset", default="fashion_mnist", help="of conf/dataset, 28x28 and grey")
 parser.add_argument("--images", type=int, help="images of an epoch; by default each family has its own number")
 parser.add_argument("--start-up", type=int, default=0, metavar="N", help="also start N processes")
-parser.add_argument(
-    "--memory", action="store_true", help="also peak memory, each contestant in its own process"
-)
-parser.add_argument("--only", metavar="CONTESTANT", help="print its peak memory in bytes; what --memory calls")
 parser.add_argument("--out", type=Path, help="JSON; without it the tables are printed")
 parser.add_argument("--table", nargs="+", type=Path, metavar="JSON", help="print the tables of earlier runs")
 parser.add_argument("--document", type=Path, help="put the tables between the marks of this file")

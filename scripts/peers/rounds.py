@@ -5,13 +5,25 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
-from peers.contest import Contestant, Task
+from peers.contest import Task
+
+
+class Worker(Protocol):
+    """Somebody who does tasks: steps and images of each, and how to have one done."""
+
+    name: str
+    tasks: dict[str, tuple[int, int]]
+    parameters: int
+
+    def timed(self, task: str) -> tuple[float, float]:
+        """Seconds, and the loss or score that came out."""
 
 
 @dataclass
@@ -52,18 +64,16 @@ def timed(task: Task, device: torch.device) -> tuple[float, float]:
 
 
 def compete(
-    contestants: list[Contestant], name: str, rounds: int, device: torch.device, between: Callable[[], None]
-) -> list[dict]:
-    """``rounds`` of task ``name`` after a warm-up of each contestant, and ``between`` after each round."""
-    tasks = {c.name: c.tasks[name] for c in contestants if name in c.tasks}
-    sizes = {c.name: c.parameters for c in contestants}
-    rows = {key: Row(key, sizes[key], task.steps, task.images) for key, task in tasks.items()}
-    with silence():
-        for task in tasks.values():
-            timed(task, device)
-        for _ in range(rounds):
-            for key, task in tasks.items():
-                seconds, rows[key].value = timed(task, device)
-                rows[key].seconds.append(seconds)
-            between()
+    workers: Sequence[Worker], task: str, rounds: int, between: Callable[[], None]
+) -> list[dict[str, Any]]:
+    """``rounds`` of ``task`` after a warm-up of each worker that has it, and ``between`` after each round."""
+    workers = [worker for worker in workers if task in worker.tasks]
+    rows = {worker.name: Row(worker.name, worker.parameters, *worker.tasks[task]) for worker in workers}
+    for worker in workers:
+        worker.timed(task)
+    for _ in range(rounds):
+        for worker in workers:
+            seconds, rows[worker.name].value = worker.timed(task)
+            rows[worker.name].seconds.append(seconds)
+        between()
     return [asdict(row) for row in rows.values()]

@@ -5,7 +5,7 @@ import itertools
 import json
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +18,13 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 sys.path.append(str(CHECKOUT / "scripts"))
 import bench
-from peers import document, memory, startup
-from peers.contest import Contestant, Setting, Task
+from peers import document, serve, startup
+from peers.contest import Setting
 from peers.families import FAMILIES
 from peers.options import parser
 from peers.rounds import compete, silence
 from peers.table import table
+from peers.worker import Worker
 
 CPU = torch.device("cpu")
 TOY = {
@@ -136,19 +137,30 @@ def test_operations_are_counted_from_the_layers():
 # --------------------------------------------------------------------------------------- rounds and tables
 
 
-def test_contestants_take_turns_after_a_warm_up():
+class Player:
+    """Takes part, and tells of its turns."""
+
+    parameters = 7
+
+    def __init__(self, name, task, calls):
+        self.name, self.tasks, self.calls = name, {task: (2, 8)}, calls
+
+    def timed(self, task):
+        assert task in self.tasks
+        self.calls.append(self.name)
+        return 0.5, 1.5
+
+
+def test_those_who_have_the_task_take_turns_after_a_warm_up():
     calls = []
-
-    def contestant(name):
-        return Contestant(name, {"step": Task(lambda: calls.append(name) or 1.5, 2, 8)}, 7)
-
-    rows = compete([contestant("a"), contestant("b")], "step", 2, CPU, lambda: calls.append("-"))
+    players = [Player("a", "step", calls), Player("b", "step", calls), Player("c", "sample", calls)]
+    rows = compete(players, "step", 2, lambda: calls.append("-"))
     assert "".join(calls) == "ab" + "ab-" + "ab-"
     assert [(r["name"], r["parameters"], r["steps"], r["images"], r["value"]) for r in rows] == [
         ("a", 7, 2, 8, 1.5),
         ("b", 7, 2, 8, 1.5),
     ]
-    assert all(len(row["seconds"]) == 2 and min(row["seconds"]) > 0 for row in rows)
+    assert [row["seconds"] for row in rows] == [[0.5, 0.5], [0.5, 0.5]]
 
 
 def _row(name, *seconds):
@@ -200,13 +212,35 @@ def test_the_command_writes_json_and_the_tables_of_a_document(here, capsys):
         _bench("--table", path, "--document", page)
 
 
-def test_a_peer_that_is_not_installed_is_left_out_and_named(capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "disent.metrics", None)
-    monkeypatch.setitem(sys.modules, "disent", None)
+def test_a_peer_that_is_not_installed_is_left_out_and_named(here, capsys, monkeypatch):
+    (here / "disent.py").write_text("raise ImportError('no disent here')")
+    monkeypatch.syspath_prepend(here)  # which processes are told of
     _bench("--families", "mig", "--images", 500, "--rounds", 1)
     printed = capsys.readouterr().out
-    assert "Left out: disent" in printed
+    assert "Left out: disent (no disent here)" in printed
     assert "| genlab |" in printed
+
+
+def _worker(name="genlab", *arguments):
+    options = ["--dataset", "noise", "--threads", "1", *arguments]
+    return Worker(name, "mig", parser.parse_args(options))
+
+
+def test_a_worker_is_a_process_that_waits_for_its_turns():
+    with closing(_worker("genlab", "--images", "500")) as found:
+        assert found.tasks == {"score": (10, 0)}
+        for _ in range(2):
+            seconds, value = found.timed("score")
+            assert seconds > 0
+            assert 0 < value < 1
+        assert found.ask(serve.OPERATIONS) == 0
+
+
+def test_a_worker_that_fails_says_so(capfd):
+    found = _worker("genlab", "--images", "500")
+    with pytest.raises(RuntimeError, match="genlab: its process ended"):
+        found.timed("no such task")
+    assert "KeyError" in capfd.readouterr().err
 
 
 @pytest.mark.slow
@@ -225,12 +259,12 @@ def test_start_up_is_timed_to_the_first_step(here):
 
 
 @pytest.mark.slow
-def test_memory_is_that_of_a_process_of_its_own(monkeypatch):
-    monkeypatch.setattr(sys, "argv", [str(CHECKOUT / "scripts" / "bench.py")])
-    options = ["--dataset", "noise", "--threads", "1", "--memory"]
+def test_memory_is_that_of_a_process_of_its_own():
     ballast = torch.ones(1_500_000_000, dtype=torch.uint8)  # of the parent, and no affair of the child
-    held = memory.of_child([*options, "--images", "10000"], "mig", "genlab")
-    assert held < len(ballast)
-    more = memory.of_child([*options, "--images", "500000"], "mig", "genlab")
-    assert 1e8 < held < more - 5e7
-    assert memory.of_child(options, "mig", "nobody") is None
+    held = []
+    for count in "10000", "500000":
+        with closing(_worker("genlab", "--images", count)) as found:
+            found.timed("score")
+            held.append(found.ask(serve.MEMORY))
+    assert 1e8 < held[0] < len(ballast)
+    assert held[0] < held[1] - 5e7
