@@ -6,13 +6,37 @@ import shlex
 import pytest
 from harness import CHECKOUT, genlab
 
-DOCUMENTS = ["README.md", "docs/ARCHITECTURE.md", "docs/PERFORMANCE.md", "docs/RESULTS.md", "docs/SWEEPS.md"]
+DOCUMENTS = [
+    "README.md",
+    "docs/ARCHITECTURE.md",
+    "docs/PERFORMANCE.md",
+    "docs/RESULTS.md",
+    "docs/SWEEPS.md",
+    "docs/COURSEWORK.md",
+]
 COMMAND = re.compile(r"genlab (?:train|eval|sample) [^`\n#|]*")
+
+
+LINK = re.compile(r"\]\(([^)#:]+)\)")
 
 
 def _commands() -> list[str]:
     texts = [(CHECKOUT / name).read_text() for name in DOCUMENTS]
     return sorted({command.strip(" ,;)") for text in texts for command in COMMAND.findall(text)})
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_a_document_points_to_is_there(document):
+    page = CHECKOUT / document
+    missing = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
+    assert missing == []
+
+
+def test_every_statement_of_the_theory_is_on_the_page_of_the_course():
+    page = (CHECKOUT / "docs" / "COURSEWORK.md").read_text()
+    assert {
+        path.name for path in (CHECKOUT / "tests" / "theory").glob("test_*.py") if path.name not in page
+    } == set()
 
 
 @pytest.fixture(scope="module")

@@ -25,11 +25,7 @@ FAMILIES = {
     "realnvp": ["model.num_flows=4", "model.net.hidden_dim=128"],
     "glow": ["model.num_flows=1"],
     "residual_flow": ["model.blocks=[1,1]", "model.hidden_channels=16"],
-    "gan": [
-        "model.generator.channels=[32,16]",
-        "model.discriminator.channels=[16,32]",
-        "model.discriminator.feature_dim=64",
-    ],
+    "gan": ["model/generator=mlp", "model/discriminator=mlp"],
     "wgan_gp": ["model/generator=mlp", "model/discriminator=mlp", "model.n_critic=1"],
     "ddpm_small": [],
     "flow_matching_small": [],
