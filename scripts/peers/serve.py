@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import re
 import resource
 import shutil
@@ -30,6 +31,7 @@ class About:
 
 def serve(pipe: Connection, name: str, family: str, args: Any) -> None:
     """Send an :class:`About`, or which package is missing; then an answer to each question."""
+    multiprocessing.set_start_method(None, force=True)  # workers of data loaders start as they do elsewhere
     torch.set_num_threads(args.threads)
     setting = setting_of(args)
     try:
