@@ -62,6 +62,8 @@ class Group:
         self.optimizer.load_state_dict(state["state"])
         for group, values in zip(self.optimizer.param_groups, own, strict=True):
             group.update(values)
+        for parameter, known in self.optimizer.state.items():
+            known.update({name: _laid_out_as(parameter, value) for name, value in known.items()})
 
     @property
     def lr(self) -> float:
@@ -151,6 +153,16 @@ class Iteration:
     def tag(self, name: str, group: str) -> str:
         """``name``, and the group's where the stage has several."""
         return name if self.alone else f"{name}_{group}"
+
+
+def _laid_out_as(parameter: Tensor, value: Any) -> Any:
+    """``value`` with its numbers in the order in which the parameter's lie in memory.
+
+    A run may go on with ``hardware.channels_last`` the other way, and fused kernels look at memory alone.
+    """
+    if not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def _gradient_norm(group: Group) -> Tensor:

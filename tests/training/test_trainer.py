@@ -1,5 +1,6 @@
 """The loop: groups step in turn, stages in order, frozen parameters stay, precision is a choice."""
 
+import copy
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from genlab.config import parse
 from genlab.data.device import DeviceDataset, Splits
 from genlab.hardware import HardwareConfig, select
+from genlab.iteration import Group
 from genlab.logger import RunLogger
 from genlab.models.base import Model
 from genlab.run_folder import RunFolder
@@ -112,3 +114,34 @@ def test_the_layout_of_images_is_picked_for_the_processor_unless_it_is_said():
         hardware.prepare(conv)
         assert (conv.weight.stride(1) == 1) == picked
         assert ("channels_last" in hardware.name) == picked
+
+
+@pytest.mark.parametrize(("name", "options"), [("Adam", {}), ("AdamW", {}), ("SGD", {"momentum": 0.9})])
+def test_a_run_goes_on_in_another_layout_as_in_its_own(name, options):
+    optimizer = {"name": name, "lr": 0.01, "options": options}
+    config = parse(TrainerConfig, {"optimizer": optimizer}, "trainer")
+
+    def group(conv):
+        parameters = list(conv.parameters())
+        return Group("model", parameters, config, config.optimizer.build(parameters))
+
+    def train(conv, group):
+        for _ in range(3):
+            group.optimizer.zero_grad()
+            conv(images).square().sum().backward()
+            group.optimizer.step()
+
+    torch.manual_seed(0)
+    images, first = torch.randn(2, 3, 8, 8), nn.Conv2d(3, 4, 3)
+    before = group(first)
+    train(first, before)
+    ends = []
+    for layout in torch.contiguous_format, torch.channels_last:
+        conv = nn.Conv2d(3, 4, 3).to(memory_format=layout)
+        conv.load_state_dict(first.state_dict())
+        after = group(conv)
+        after.load_state_dict(copy.deepcopy(before.state_dict()))
+        train(conv, after)
+        ends.append(conv.weight.detach())
+    assert ends[0].stride() != ends[1].stride()
+    assert torch.allclose(*ends, atol=1e-6)
