@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from typing import Any
 
 from peers.contest import Setting
@@ -15,10 +16,14 @@ from peers.worker import Worker
 def measured(name: str, setting: Setting, args: Any) -> dict[str, Any]:
     """The rows of each task, limits and operations where they are asked for, memory, and who is missing."""
     family = family_of(name, args)
-    workers, missing = started(list(family.entries(setting, family.size)), name, args)
     limits = Limits(setting.device) if family.limited else None
-    tasks = {}
-    try:
+    workers, missing, tasks = [], {}, {}
+    with ExitStack() as stack:  # however it ends, no process is left to wait for
+        for contestant in family.entries(setting, family.size):
+            try:
+                workers.append(stack.enter_context(closing(Worker(contestant, name, args))))
+            except ImportError as error:
+                missing[contestant] = str(error)
         for task in args.tasks:
             if any(task in worker.tasks for worker in workers):
                 tasks[task] = compete(workers, task, args.rounds, limits.measure if limits else lambda: None)
@@ -30,17 +35,3 @@ def measured(name: str, setting: Setting, args: Any) -> dict[str, Any]:
             "operations": workers[0].ask(OPERATIONS) if family.limited else 0,
             "memory": {worker.name: worker.ask(MEMORY) for worker in workers},
         }
-    finally:
-        for worker in workers:
-            worker.close()
-
-
-def started(names: list[str], family: str, args: Any) -> tuple[list[Worker], dict[str, str]]:
-    """Those whose packages are here; of the others, why they are not."""
-    workers, missing = [], {}
-    for name in names:
-        try:
-            workers.append(Worker(name, family, args))
-        except ImportError as error:
-            missing[name] = str(error)
-    return workers, missing

@@ -8,22 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from peers.contest import Task
 
-
-class Worker(Protocol):
-    """Somebody who does tasks: steps and images of each, and how to have one done."""
-
-    name: str
-    tasks: dict[str, tuple[int, int]]
-    parameters: int
-
-    def timed(self, task: str) -> tuple[float, float]:
-        """Seconds, and the loss or score that came out."""
+if TYPE_CHECKING:
+    from peers.worker import Worker
 
 
 @dataclass
