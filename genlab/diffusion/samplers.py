@@ -59,6 +59,17 @@ class Sampler:
         yield SamplingStep(0.0, x, x)
 
 
+@dataclass(frozen=True)
+class Even(Sampler):
+    """A way of ``num_steps`` of the chain's steps (``None``: all of them), evenly spaced."""
+
+    num_steps: int | None
+
+    def way(self, process: Process) -> list[int]:
+        """Evenly spaced."""
+        return process.subsequence(self.num_steps)
+
+
 @config
 class AncestralConfig:
     """``num_steps`` of the chain (``None``: all of it)."""
@@ -71,7 +82,7 @@ class AncestralConfig:
 
 
 @dataclass(frozen=True)
-class Ancestral(Sampler):
+class Ancestral(Even):
     """Draws ``x_s ~ p(x_s | x_t)`` step by step, the chain itself or a part of it; the last step is the mean.
 
     References:
@@ -79,12 +90,7 @@ class Ancestral(Sampler):
         Nichol & Dhariwal 2021, "Improved denoising diffusion probabilistic models", section 4.
     """
 
-    num_steps: int | None
     variance: Variance
-
-    def way(self, process: Process) -> list[int]:
-        """Evenly spaced."""
-        return process.subsequence(self.num_steps)
 
     def advance(
         self, process: Process, here: Moment, before: Moment | None, generator: Generator | None
@@ -111,19 +117,14 @@ class DDIMConfig:
 
 
 @dataclass(frozen=True)
-class DDIM(Sampler):
+class DDIM(Even):
     """Steps of a process with the same marginals and less chance, ``eta`` of that of the posterior.
 
     References:
         Song et al. 2021, "Denoising diffusion implicit models", eq. 12 and 16.
     """
 
-    num_steps: int | None
     eta: float
-
-    def way(self, process: Process) -> list[int]:
-        """Evenly spaced."""
-        return process.subsequence(self.num_steps)
 
     def advance(
         self, process: Process, here: Moment, before: Moment | None, generator: Generator | None

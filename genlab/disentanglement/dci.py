@@ -57,6 +57,11 @@ def disentanglement(importance: Tensor) -> Score:
 
     One less the entropy over factors, as a share of its greatest, averaged over dimensions by how much they
     matter; 0 where nothing matters.
+
+    >>> disentanglement(torch.eye(3)).value
+    1.0
+    >>> round(disentanglement(torch.ones(3, 3)).value, 6)
+    0.0
     """
     return Score(_concentration(importance, importance.sum(dim=1)).item())
 
@@ -65,6 +70,9 @@ def completeness(importance: Tensor) -> Score:
     """Whether each factor is told by one dimension only, of importance ``(D, F)``; averaged over factors.
 
     The parts are those of the factors.
+
+    >>> completeness(torch.tensor([[1.0, 0.5], [0.0, 0.5]])).per_factor
+    (1.0, 0.0)
     """
     parts = _peakedness(importance.T)
     value = _concentration(importance.T, importance.sum(dim=0)).item()

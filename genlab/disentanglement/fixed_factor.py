@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -12,28 +13,37 @@ from genlab.disentanglement.score import MIN_STD, Score, active, value_ranks
 _POINTS = 1000  # gathered at once
 
 
+@dataclass(frozen=True)
+class Points:
+    """``num_train`` to learn from and ``num_eval`` to judge by, each of ``group_size`` images or pairs of them.
+
+    The numbers are those of Locatello et al. 2019.
+    """
+
+    num_train: int = 10_000
+    num_eval: int = 5000
+    group_size: int = 64
+
+
 def factor_vae_score(
-    codes: Tensor,
-    factors: Tensor,
-    generator: Generator,
-    *,
-    num_train: int = 10_000,
-    num_eval: int = 5000,
-    group_size: int = 64,
-    min_std: float = MIN_STD,
+    codes: Tensor, factors: Tensor, generator: Generator, points: Points, min_std: float = MIN_STD
 ) -> Score:
     """Accuracy of telling the fixed factor by the dimension that varies least.
 
     A point is a group of images that share their value of one factor; its vote is the dimension with the
     least variance among them, relative to that among all images. A dimension stands for the factor that most
-    of its ``num_train`` votes came from; the score is the share of ``num_eval`` further votes for which that
-    holds. Collapsed dimensions don't vote; where all have collapsed the score is 0. Chance is ``1 / F``.
+    of its ``points.num_train`` votes came from; the score is the share of ``points.num_eval`` further votes for
+    which that holds. Collapsed dimensions don't vote; where all have collapsed the score is 0. Chance is
+    ``1 / F``.
 
     Groups are drawn with replacement from the images given, which needs no full grid of factors.
 
     References:
-        Kim & Mnih 2018, "Disentangling by factorising", appendix B; counts and pruning as by Locatello et
-        al. 2019.
+        Kim & Mnih 2018, "Disentangling by factorising", appendix B; pruning as by Locatello et al. 2019.
+
+    >>> factors = torch.cartesian_prod(torch.arange(4), torch.arange(4)).repeat(4, 1)
+    >>> factor_vae_score(factors.float(), factors, torch.Generator(), Points(100, 100)).value
+    1.0
     """
     codes = codes[:, active(codes, min_std)]
     num_dims, num_factors = codes.shape[1], factors.shape[1]
@@ -43,47 +53,39 @@ def factor_vae_score(
 
     def votes(num_points: int) -> Tensor:
         table = torch.zeros(num_dims, num_factors, dtype=torch.int64)
-        for k, _, group in _draw(factors, num_points, 1, group_size, generator):
+        for k, _, group in _draw(factors, num_points, 1, points.group_size, generator):
             votes = (codes[group].var(dim=1) / scale).argmin(dim=1)
             table[:, k] += torch.bincount(votes, minlength=num_dims)
         return table
 
-    meaning = votes(num_train).argmax(dim=1, keepdim=True)
-    right = votes(num_eval).gather(1, meaning).sum()
-    return Score(right.item() / num_eval)
+    meaning = votes(points.num_train).argmax(dim=1, keepdim=True)
+    right = votes(points.num_eval).gather(1, meaning).sum()
+    return Score(right.item() / points.num_eval)
 
 
-def beta_vae_score(
-    codes: Tensor,
-    factors: Tensor,
-    generator: Generator,
-    *,
-    num_train: int = 10_000,
-    num_eval: int = 5000,
-    group_size: int = 64,
-) -> Score:
+def beta_vae_score(codes: Tensor, factors: Tensor, generator: Generator, points: Points) -> Score:
     """Accuracy of telling the fixed factor by a linear classifier of mean absolute differences.
 
-    A point is the mean, over ``group_size`` pairs of images, of ``|z_1 - z_2|``; the two of a pair share their
-    value of one factor, which differs from pair to pair. Dimensions are neither scaled nor pruned: what has
-    collapsed hardly differs. Chance is ``1 / F``.
+    A point is the mean, over its pairs of images, of ``|z_1 - z_2|``; the two of a pair share their value of
+    one factor, which differs from pair to pair. Dimensions are neither scaled nor pruned: what has collapsed
+    hardly differs. Chance is ``1 / F``.
 
     References:
         Higgins et al. 2017, "beta-VAE: Learning basic visual concepts with a constrained variational
-        framework", section 3; logistic regression and counts as by Locatello et al. 2019.
+        framework", section 3; logistic regression as by Locatello et al. 2019.
     """
     from sklearn.linear_model import LogisticRegression  # half a second that no other verb has to wait for
 
-    def points(num_points: int) -> tuple[Tensor, Tensor]:
-        labels, features = [], []
-        for k, first, second in _draw(factors, num_points, group_size, group_size, generator):
+    def drawn(num_points: int) -> tuple[Tensor, Tensor]:
+        labels, features, size = [], [], points.group_size
+        for k, first, second in _draw(factors, num_points, size, size, generator):
             labels.append(torch.full((len(first),), k))
             features.append((codes[first] - codes[second]).abs().mean(dim=1))
         return torch.cat(labels), torch.cat(features)
 
-    labels, features = points(num_train)
+    labels, features = drawn(points.num_train)
     classifier = LogisticRegression(max_iter=1000).fit(features.numpy(), labels.numpy())
-    labels, features = points(num_eval)
+    labels, features = drawn(points.num_eval)
     return Score(float(classifier.score(features.numpy(), labels.numpy())))
 
 

@@ -19,6 +19,11 @@ def sap_score(codes: Tensor, factors: Tensor, test_codes: Tensor, test_factors: 
         Kumar et al. 2018, "Variational inference of disentangled latent concepts from unlabeled
         observations", section 3; linear support vector machines (``C = 0.01``, balanced classes) and every
         factor taken as discrete as by Locatello et al. 2019.
+
+    >>> factor = torch.arange(40)[:, None] % 2
+    >>> codes = torch.cat([6.0 * factor, torch.arange(40)[:, None] // 2 % 2], dim=1)  # the second is no help
+    >>> sap_score(codes, factor, codes, factor).value
+    0.5
     """
     return mean_over_factors(top_two_gap(accuracies(codes, factors, test_codes, test_factors)))
 

@@ -29,7 +29,11 @@ def mean_over_factors(parts: Tensor) -> Score:
 
 
 def top_two_gap(matrix: Tensor) -> Tensor:
-    """For each factor, by how much the best dimension leads: ``(D, F)`` -> ``(F,)``."""
+    """For each factor, by how much the best dimension leads: ``(D, F)`` -> ``(F,)``.
+
+    >>> top_two_gap(torch.tensor([[0.9, 0.2], [0.4, 0.2], [0.1, 0.0]]))
+    tensor([0.5000, 0.0000])
+    """
     best, second = matrix.topk(2, dim=0).values.unbind(0)
     return best - second
 
@@ -40,7 +44,11 @@ def active(codes: Tensor, min_std: float = MIN_STD) -> Tensor:
 
 
 def value_ranks(column: Tensor) -> tuple[Tensor, Tensor]:
-    """The values of a factor, int64 ``(N,)``, as 0, 1, ... in their order, and how many have each ``(V,)``."""
+    """The values of a factor, int64 ``(N,)``, as 0, 1, ... in their order, and how many have each ``(V,)``.
+
+    >>> value_ranks(torch.tensor([7, 3, 7]))
+    (tensor([1, 0, 1]), tensor([1, 2]))
+    """
     low, high = column.aminmax()
     if high - low > len(column):
         _, ranks, counts = torch.unique(column, return_inverse=True, return_counts=True)

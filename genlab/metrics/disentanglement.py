@@ -17,7 +17,7 @@ from genlab.data import DatasetConfig
 from genlab.data.device import DeviceDataset
 from genlab.disentanglement.aggregate import mig_chen
 from genlab.disentanglement.dci import dci
-from genlab.disentanglement.fixed_factor import beta_vae_score, factor_vae_score
+from genlab.disentanglement.fixed_factor import Points, beta_vae_score, factor_vae_score
 from genlab.disentanglement.histograms import entropies, mig_hist20, modularity, mutual_information
 from genlab.disentanglement.sap import sap_score
 from genlab.disentanglement.score import MIN_STD, Score, active
@@ -45,6 +45,7 @@ class DisentanglementConfig:
     name: Literal["disentanglement"] = "disentanglement"
     split: Literal["train", "val", "test"] = "test"
     measures: tuple[Measure, ...] = typing.get_args(Measure)
+    """Which of the scores."""
     max_images: Count | None = 10_000
     num_held_out: Count = 5000
     num_samples: Count = 10_000
@@ -53,6 +54,7 @@ class DisentanglementConfig:
     group_size: Annotated[int, Ge(2)] = 64
     min_std: NonNegative = MIN_STD
     batch_size: Count = 500
+    """Images at once."""
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -208,13 +210,9 @@ def _generator(options: DisentanglementConfig) -> Generator:
     return Generator().manual_seed(options.seed)
 
 
-def _counts(options: DisentanglementConfig) -> dict[str, int]:
+def _points(options: DisentanglementConfig) -> Points:
     """Of the scores that hold a factor fixed."""
-    return {
-        "num_train": options.num_train,
-        "num_eval": options.num_eval,
-        "group_size": options.group_size,
-    }
+    return Points(options.num_train, options.num_eval, options.group_size)
 
 
 def _mig_chen(encoded: Encoded, options: DisentanglementConfig) -> dict[str, Score]:
@@ -235,18 +233,13 @@ def _dci(encoded: Encoded, options: DisentanglementConfig) -> dict[str, Score]:
 
 
 def _factor_vae(encoded: Encoded, options: DisentanglementConfig) -> dict[str, Score]:
-    score = factor_vae_score(
-        encoded.codes,
-        encoded.factors,
-        _generator(options),
-        min_std=options.min_std,
-        **_counts(options),
-    )
+    codes, factors = encoded.codes, encoded.factors
+    score = factor_vae_score(codes, factors, _generator(options), _points(options), options.min_std)
     return {"factor_vae": score}
 
 
 def _beta_vae(encoded: Encoded, options: DisentanglementConfig) -> dict[str, Score]:
-    score = beta_vae_score(encoded.codes, encoded.factors, _generator(options), **_counts(options))
+    score = beta_vae_score(encoded.codes, encoded.factors, _generator(options), _points(options))
     return {"beta_vae": score}
 
 

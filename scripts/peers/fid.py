@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from genlab.fidelity.distances import frechet_distance
-from peers.contest import Contestant, Entry, Setting, Size, Task
-
-Distance = Callable[[Tensor, Tensor], float]
+from peers import arithmetic
+from peers.arithmetic import Function
+from peers.contest import Entry, Setting, Size
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ def features(size: FIDSize, seed: int) -> Tensor:
     return (codes @ mixing + torch.randn(size.images, size.features, generator=random)).relu()
 
 
-def fidelity() -> Distance:
+def fidelity() -> Function:
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
     def distance(real: Tensor, fake: Tensor) -> float:
@@ -41,7 +39,7 @@ def fidelity() -> Distance:
     return distance
 
 
-def torchmetrics() -> Distance:
+def torchmetrics() -> Function:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     class Given(nn.Module):
@@ -63,12 +61,10 @@ def torchmetrics() -> Distance:
     return distance
 
 
-def contestant(name: str, load: Callable[[], Distance], setting: Setting, size: FIDSize) -> Contestant:
-    distance = load()
-    real, fake = (features(size, seed).to(setting.device) for seed in (1, 2))
-    return Contestant(name, {"distance": Task(lambda: distance(real, fake))})
-
-
 def entries(setting: Setting, size: FIDSize) -> dict[str, Entry]:
     loads = {"genlab": lambda: frechet_distance, "torch-fidelity": fidelity, "torchmetrics": torchmetrics}
-    return {name: partial(contestant, name, load, setting, size) for name, load in loads.items()}
+
+    def given() -> tuple[Tensor, Tensor]:
+        return features(size, 1).to(setting.device), features(size, 2).to(setting.device)
+
+    return arithmetic.entries("distance", size.steps, given, loads)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,11 +9,12 @@ import torch
 from torch import Tensor
 
 from genlab.disentanglement.histograms import mig_hist20
-from peers.contest import Contestant, Entry, Setting, Size, Task
+from peers import arithmetic
+from peers.arithmetic import Function
+from peers.contest import Entry, Setting, Size
 
 VALUES = torch.tensor([3, 6, 40, 32, 32])
 """How many values each of dSprites' factors has."""
-Score = Callable[[Tensor, Tensor], float]
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ def codes_and_factors(size: MIGSize) -> tuple[Tensor, Tensor]:
     return codes, factors
 
 
-def ours() -> Score:
+def ours() -> Function:
     return lambda codes, factors: mig_hist20(codes, factors).value
 
 
-def disent() -> Score:
+def disent() -> Function:
     from disent.metrics import _mig
 
     def score(codes: Tensor, factors: Tensor) -> float:
@@ -48,16 +48,6 @@ def disent() -> Score:
     return score
 
 
-def contestant(name: str, load: Callable[[], Score], setting: Setting, size: MIGSize) -> Contestant:
-    score = load()
-    codes, factors = codes_and_factors(size)
-
-    def run() -> float:
-        return [score(codes, factors) for _ in range(size.steps)][-1]
-
-    return Contestant(name, {"score": Task(run, size.steps)})
-
-
 def entries(setting: Setting, size: MIGSize) -> dict[str, Entry]:
     loads = {"genlab": ours, "disent": disent}
-    return {name: partial(contestant, name, load, setting, size) for name, load in loads.items()}
+    return arithmetic.entries("score", size.steps, partial(codes_and_factors, size), loads)

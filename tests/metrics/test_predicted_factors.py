@@ -6,12 +6,12 @@ from codes import constant, generator, grid, noise, perfect, rotated
 
 from genlab.disentanglement import dci as forests
 from genlab.disentanglement.dci import completeness, dci, disentanglement
-from genlab.disentanglement.fixed_factor import beta_vae_score, factor_vae_score
+from genlab.disentanglement.fixed_factor import Points, beta_vae_score, factor_vae_score
 from genlab.disentanglement.sap import sap_score
 
 FACTORS = grid()
 TWO_VALUED = grid(copies=40, sizes=(2, 2, 2, 2))
-FEW = {"num_train": 600, "num_eval": 300, "group_size": 32}
+FEW = Points(num_train=600, num_eval=300, group_size=32)
 
 
 def _split(codes, factors):
@@ -88,7 +88,7 @@ def test_dimensions_that_know_nothing_do_not_lower_dci():
 
 def test_factor_vae_score_of_perfect_rotated_and_collapsed_codes():
     def score(codes):
-        return factor_vae_score(codes, FACTORS, generator(), **FEW).value
+        return factor_vae_score(codes, FACTORS, generator(), FEW).value
 
     assert score(perfect(FACTORS)) == 1
     assert score(rotated(FACTORS)) < 0.75
@@ -100,7 +100,7 @@ def test_factor_vae_score_of_perfect_rotated_and_collapsed_codes():
 
 def test_beta_vae_score_of_perfect_and_collapsed_codes():
     def score(codes):
-        return beta_vae_score(codes, FACTORS, generator(), **FEW).value
+        return beta_vae_score(codes, FACTORS, generator(), FEW).value
 
     assert score(perfect(FACTORS)) == 1
     assert score(noise(FACTORS)) == pytest.approx(0.25, abs=0.1)
@@ -111,14 +111,14 @@ def test_beta_vae_score_of_perfect_and_collapsed_codes():
 
 def test_beta_vae_score_is_blind_to_a_code_that_knows_two_factors_as_one():
     """Four factors in two sums: of each pair, which of them was held fixed can't be told."""
-    score = beta_vae_score(rotated(TWO_VALUED)[:, :2], TWO_VALUED, generator(), **FEW).value
+    score = beta_vae_score(rotated(TWO_VALUED)[:, :2], TWO_VALUED, generator(), FEW).value
     assert score == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.parametrize("measure", [factor_vae_score, beta_vae_score])
 def test_score_ignores_the_order_of_dimensions(measure):
     codes = perfect(FACTORS) + 0.5 * noise(FACTORS)[:, :4]
-    scores = [measure(c, FACTORS, generator(), **FEW).value for c in (codes, codes[:, [2, 0, 3, 1]])]
+    scores = [measure(c, FACTORS, generator(), FEW).value for c in (codes, codes[:, [2, 0, 3, 1]])]
     assert scores[0] == pytest.approx(scores[1], abs=0.01)
 
 
@@ -127,11 +127,11 @@ def test_any_labelled_set_will_do(measure):
     """Values missing, of unequal frequency, and some that a single image has."""
     factors = FACTORS[(FACTORS.sum(dim=1) != 3) | (FACTORS[:, 0] == 0)].clone()
     factors[0, 3] = 99
-    assert measure(perfect(factors), factors, generator(), **FEW).value > 0.95
+    assert measure(perfect(factors), factors, generator(), FEW).value > 0.95
 
 
 @pytest.mark.parametrize("measure", [factor_vae_score, beta_vae_score])
 def test_a_factor_that_no_two_images_share_is_refused(measure):
     factors = torch.stack([torch.arange(40), torch.arange(40) % 2], dim=1)
     with pytest.raises(ValueError, match="no two images share"):
-        measure(torch.randn(40, 3), factors, generator(), **FEW)
+        measure(torch.randn(40, 3), factors, generator(), FEW)

@@ -6,7 +6,6 @@ solved for. What is statistical has a fixed seed and its tolerance beside it.
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -21,9 +20,7 @@ from genlab.adversarial import (
     NonSaturating,
     Wasserstein,
     gradient_penalty,
-    squared_gradient,
 )
-from genlab.nets.noise import NormalNoise, TruncatedNoise, UniformNoise
 
 CLASSIFIERS = [Minimax, NonSaturating, KL]
 COUNTS = torch.tensor([[8, 4, 2, 1, 1], [1, 1, 2, 4, 8]])
@@ -183,7 +180,6 @@ def test_logits_of_any_size_give_finite_losses_and_gradients(loss):
 
 # N(0, 1) is the data, N(theta, 1) generated: the best logit is theta^2 / 2 - theta x, and the generator's
 # gradient in theta that of the divergence which it minimises.
-
 NOISE = torch.special.ndtri((torch.arange(20_001).double() + 0.5) / 20_001)
 """Quantiles of N(0, 1): their means are integrals, to some 1e-4."""
 
@@ -297,199 +293,3 @@ def test_a_critic_of_bounded_weights_orders_distances_on_a_scale_of_its_own():
     # the same at all distances but for the biases and for the time that 100 steps give.
     assert far / near == pytest.approx(4, rel=0.2)
     assert abs(middle - 1.0) > 0.1
-
-
-# --------------------------------------------------------------------------------------- gradients
-
-
-class Quadratic(nn.Module):
-    def __init__(self, dim):
-        super().__init__()
-        matrix = torch.randn(dim, dim)
-        self.matrix = nn.Parameter(matrix + matrix.T)
-
-    def forward(self, x):
-        return (x.flatten(1) @ self.matrix * x.flatten(1)).sum(1)
-
-
-class Linear(nn.Module):
-    """``f(x) = <w, x>``, of norm ``slope``."""
-
-    def __init__(self, slope, dim=12):
-        super().__init__()
-        self.weight = nn.Parameter(slope * nn.functional.normalize(torch.randn(dim), dim=0))
-
-    def forward(self, x):
-        return x.flatten(1) @ self.weight
-
-
-@pytest.fixture
-def pair():
-    torch.manual_seed(0)
-    return torch.rand(7, 3, 2, 2), torch.rand(7, 3, 2, 2)
-
-
-@pytest.mark.parametrize("slope", [1.0, 0.25, 3.0])
-def test_of_a_linear_critic_the_penalty_is_the_squared_distance_of_its_slope_to_one(slope, pair):
-    critic = Linear(slope)
-    assert gradient_penalty(critic, *pair).item() == pytest.approx((slope - 1) ** 2, abs=1e-6)
-    assert torch.allclose(squared_gradient(critic, pair[0]), torch.full((7,), slope**2))
-
-
-def test_the_squared_gradient_of_a_quadratic_form_is_that_of_each_image(pair):
-    critic, x = Quadratic(12), pair[0]
-    exact = (2 * x.flatten(1) @ critic.matrix).square().sum(1)
-    assert torch.allclose(squared_gradient(critic, x), exact, rtol=1e-5)
-    assert exact.std() > 1  # images differ
-
-
-def test_the_penalty_is_taken_evenly_on_the_line_between_an_image_and_its_counterpart():
-    seen = []
-
-    def critic(x):
-        seen.append(x.detach())
-        return x.flatten(1).sum(1)
-
-    torch.manual_seed(0)
-    real = torch.rand(4000, 1, 2, 2)
-    gradient_penalty(critic, real, real + 1)
-    along = (seen[0] - real).flatten(1)
-    assert torch.allclose(along, along[:, :1].expand(-1, 4), atol=1e-6)  # one place on the line for all pixels
-    assert stats.kstest(along[:, 0].numpy(), "uniform").pvalue > 1e-3
-
-
-def test_the_penalties_gradient_in_the_weights_has_its_closed_form(pair):
-    critic = Linear(3.0)
-    (gradient,) = torch.autograd.grad(gradient_penalty(critic, *pair), critic.weight)
-    assert torch.allclose(gradient, 2 * (3.0 - 1) * critic.weight / 3.0, atol=1e-5)
-    (gradient,) = torch.autograd.grad(squared_gradient(critic, pair[0]).mean() / 2, critic.weight)
-    assert torch.allclose(gradient, critic.weight, atol=1e-6)
-
-
-def smooth_critic():
-    torch.manual_seed(1)
-    return nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.Tanh(), nn.Linear(5, 1))
-
-
-def test_the_penalties_gradient_in_the_weights_of_a_network_is_that_of_finite_differences(pair):
-    critic = smooth_critic().double()
-    weights = dict(critic.named_parameters())
-    real, fake = (x.double() for x in pair)
-
-    def penalties(*values):
-        named = dict(zip(weights, values, strict=True))
-
-        def with_these(x):
-            return torch.func.functional_call(critic, named, x)
-
-        torch.manual_seed(2)
-        return gradient_penalty(with_these, real, fake), squared_gradient(with_these, real).mean()
-
-    values = [w.detach().requires_grad_() for w in weights.values()]
-    assert torch.autograd.gradcheck(penalties, values)
-
-
-def test_a_critic_that_says_nothing_yet_has_a_finite_gradient(pair):
-    critic = smooth_critic()
-    nn.init.zeros_(critic[-1].weight)
-    penalty = gradient_penalty(critic, *pair)
-    gradients = torch.autograd.grad(penalty, list(critic.parameters()), allow_unused=True)
-    assert penalty.item() == pytest.approx(1)
-    assert all(g.isfinite().all() for g in gradients if g is not None)
-    assert squared_gradient(critic, pair[0]).tolist() == [0] * 7
-
-
-def test_penalties_are_computed_in_full_precision_under_autocast(pair):
-    critic = smooth_critic()
-    parameters = list(critic.parameters())[:-1]  # no slope depends on the last bias
-
-    def penalties():
-        torch.manual_seed(2)
-        return torch.stack([gradient_penalty(critic, *pair), squared_gradient(critic, pair[0]).mean()])
-
-    exact = penalties()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert critic(pair[0]).dtype == torch.bfloat16
-        values = penalties()
-    assert torch.equal(values, exact)
-    # As the trainer has it: the backward pass is outside.
-    gradients, exact_gradients = (torch.autograd.grad(v.sum(), parameters) for v in (values, exact))
-    assert all(torch.equal(a, b) for a, b in zip(gradients, exact_gradients, strict=True))
-
-
-def test_penalties_are_measured_where_no_gradient_is_wanted(pair):
-    critic = smooth_critic()
-    torch.manual_seed(2)
-    exact = gradient_penalty(critic, *pair)
-    assert exact.requires_grad
-    with torch.no_grad():
-        torch.manual_seed(2)
-        penalty = gradient_penalty(critic, *pair)
-        squared = squared_gradient(critic, pair[0])
-    assert penalty.item() == exact.item()
-    assert not penalty.requires_grad
-    assert not squared.requires_grad
-
-
-def test_penalties_do_not_reach_the_generator(pair):
-    real, fake = pair[0], pair[1].requires_grad_()
-    critic = smooth_critic()
-    gradient_penalty(critic, real, fake).backward()
-    squared_gradient(critic, fake).sum().backward()
-    assert fake.grad is None
-    assert critic[1].weight.grad is not None
-
-
-# --------------------------------------------------------------------------------------- noise
-
-CPU = torch.device("cpu")
-NOISES = [NormalNoise(), UniformNoise(), TruncatedNoise(), TruncatedNoise(threshold=0.5)]
-NOISE_IDS = ["normal", "uniform", "truncated at 2", "truncated at 0.5"]
-DISTRIBUTIONS = [stats.norm(), stats.uniform(-1, 2), stats.truncnorm(-2, 2), stats.truncnorm(-0.5, 0.5)]
-
-
-def drawn(noise, n=20_000, dim=3, seed=1):
-    return noise.sample(n, dim, CPU, torch.Generator().manual_seed(seed))
-
-
-@pytest.mark.parametrize(("noise", "exact"), list(zip(NOISES, DISTRIBUTIONS, strict=True)), ids=NOISE_IDS)
-def test_noise_has_its_distribution_in_every_dimension_and_these_are_independent(noise, exact):
-    z = drawn(noise)
-    assert z.shape == (20_000, 3)
-    low, high = exact.support()
-    assert low <= z.min()
-    assert z.max() <= high
-    for column in z.T:
-        assert stats.kstest(column.numpy(), exact.cdf).pvalue > 1e-3
-    # A correlation has a standard error of 1 / sqrt(n).
-    off_diagonal = np.corrcoef(z.numpy().T) - np.eye(3)
-    assert np.abs(off_diagonal).max() < 4.5 / math.sqrt(20_000)
-
-
-@pytest.mark.parametrize("threshold", [0.5, 2.0])
-def test_the_variance_of_truncated_noise_is_that_of_the_formula(threshold):
-    """``1 - 2 t phi(t) / (2 Phi(t) - 1)``."""
-    z = drawn(TruncatedNoise(threshold=threshold)).double()
-    phi = math.exp(-(threshold**2) / 2) / math.sqrt(2 * math.pi)
-    variance = 1 - 2 * threshold * phi / math.erf(threshold / math.sqrt(2))
-    error = z.square().std() / math.sqrt(z.numel())
-    assert abs(z.square().mean() - variance) < 4.5 * error
-    assert 4.5 * error < 0.03 * variance
-
-
-def test_truncation_far_out_is_no_truncation_and_gives_finite_noise():
-    z = drawn(TruncatedNoise(threshold=50.0))
-    assert z.isfinite().all()
-    assert stats.kstest(z[:, 0].numpy(), "norm").pvalue > 1e-3
-
-
-@pytest.mark.parametrize("noise", NOISES, ids=NOISE_IDS)
-def test_noise_is_that_of_its_generator_and_of_no_other(noise):
-    before = torch.get_rng_state()
-    assert torch.equal(drawn(noise, 5), drawn(noise, 5))
-    assert not torch.equal(drawn(noise, 5), drawn(noise, 5, seed=2))
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(3)
-    first = noise.sample(5, 3, CPU)
-    torch.manual_seed(3)
-    assert torch.equal(noise.sample(5, 3, CPU), first)

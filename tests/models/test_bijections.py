@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from flows import slogdet
 from torch import nn
 
 from genlab.nets import bijections
@@ -62,10 +63,7 @@ def test_the_inverse_undoes_the_map(case):
 def test_the_log_determinant_is_that_of_the_jacobian(case):
     bijection, x = case
     _, log_det = bijection(x)
-    for i in range(len(x)):
-        jacobian = torch.autograd.functional.jacobian(lambda v: bijection(v[None])[0].flatten(), x[i])
-        _, expected = torch.linalg.slogdet(jacobian.reshape(x[i].numel(), -1))
-        assert log_det[i].item() == pytest.approx(expected.item(), abs=1e-9)
+    assert torch.allclose(log_det, slogdet(bijection, x), rtol=0, atol=1e-9)
 
 
 def test_actnorm_normalises_its_first_batch():

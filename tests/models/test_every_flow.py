@@ -1,14 +1,14 @@
 """What holds for every flow on pixels, with the settings of its YAML."""
 
-import math
-
 import pytest
 import torch
+from flows import log_det_of_images, perturbed
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from genlab.assemble import model_builder
 from genlab.config import conf_dir, option_files
+from genlab.errors import ConfigError
 from genlab.models.flow import Flow
 from genlab.registry import MODELS
 from genlab.types import Batch, DataSpec
@@ -35,10 +35,7 @@ def _flow(name, height, width, *overrides) -> Flow:
     torch.manual_seed(0)
     model = model_builder(_values(name, *overrides))(DataSpec(1, height, width))
     model.initialize(Batch(IMAGES[..., :height, :width]))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
-    return model.eval()
+    return perturbed(model, 0.02).eval()
 
 
 def test_there_are_flows():
@@ -61,10 +58,7 @@ def test_the_log_determinant_is_that_of_the_jacobian(name):
     flow = _flow(name, 4, 4, *FEWER_SCALES.get(name, [])).double()
     x = torch.rand(2, 1, 4, 4, dtype=torch.float64) * 0.9 + 0.05
     z, terms = flow(x)
-    for i in range(2):
-        jacobian = torch.autograd.functional.jacobian(lambda v: flow(v[None])[0].flatten(), x[i])
-        expected = torch.linalg.slogdet(jacobian.reshape(16, 16))[1] - 16 * math.log(256)
-        assert terms["log_det"][i].item() == pytest.approx(expected.item(), abs=1e-8)
+    assert torch.allclose(terms["log_det"], log_det_of_images(flow, x), rtol=0, atol=1e-8)
     normal = torch.distributions.Normal(0, 1)
     assert torch.allclose(terms["log_prior"], normal.log_prob(z).flatten(1).sum(1))
 
@@ -94,3 +88,22 @@ def test_the_loss_falls(name):
         optimizer.step()
         losses.append(update.loss.item())
     assert losses[-1] < losses[0] - 10
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "num_scales", "said"),
+    [
+        ("glow", 28, 3, "have room for 2; take model.num_scales=2 or another dataset.image_size, 32 for"),
+        ("glow", 27, 1, "27x27 grey have room for none; take another dataset.image_size, 28 for"),
+        (
+            "realnvp_multiscale",
+            28,
+            4,
+            "have room for 3; take model.num_scales=3 or another dataset.image_size, 32 for",
+        ),
+        ("realnvp_multiscale", 1, 1, "1x1 grey have room for none; take another dataset.image_size, 2 for"),
+    ],
+)
+def test_too_many_scales_are_refused_with_the_way_out(name, size, num_scales, said):
+    with pytest.raises(ConfigError, match=said):
+        model_builder(_values(name, f"model.num_scales={num_scales}"))(DataSpec(1, size, size))
