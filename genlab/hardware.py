@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -164,7 +164,7 @@ def _keep_freed_memory() -> None:
             mallopt(option, value)
 
 
-def compile_model(modules: list[nn.Module], mode: Compile) -> None:
+def compile_model(modules: Sequence[nn.Module], mode: Compile) -> None:
     """``torch.compile`` the ``forward`` of each module in place; its parameters keep their names.
 
     Compiled modules draw the random numbers that they draw otherwise.

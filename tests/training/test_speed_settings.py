@@ -54,7 +54,7 @@ def _final_losses(name, seed, **settings):
     config = parse(TrainerConfig, {"batch_size": 16, "optimizer": {"lr": 1e-3}}, "trainer")
     stage = model.stages()[0]
     iteration = Iteration(model, stage, config, config, hardware, None, STEPS, STEPS)
-    compile_model(list(model.compiled()), settings.get("compile", "none"))
+    compile_model(model.compiled(), settings.get("compile", "none"))
     torch.manual_seed(100 + seed)
     images = _images()
     model.initialize(Batch(images, torch.arange(64) % 3))
