@@ -6,18 +6,22 @@ Nothing here imports torch: help, completion and most typos are answered in a fr
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import platform
+import re
+import shlex
 import sys
+import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from genlab import __version__, torchrun
-from genlab.config import conf_dir, quoted
+from genlab import __version__, own, plain_yaml, torchrun
+from genlab.config import conf_dir, load_option, quoted
 from genlab.errors import ConfigError, GenlabError, did_you_mean, explain
 from genlab.usage import FLAGS, GROUPS, VERBS, folders, overview, verb_help
 
@@ -29,11 +33,14 @@ _HYDRA_PLUGINS = {
     "hydra/sweeper": ("optuna",),
 }
 """What the extra ``sweep`` brings."""
+_CODE = re.compile(r"[+~]*(hydra|plugins)\b|-(?!m$|-multirun$)")
+"""Arguments by which a command may run code that is not genlab's."""
 
 
 def main() -> None:
     """The console script."""
     logging.raiseExceptions = False  # a full disk is reported once, by what failed, not by every log line
+    threading.excepthook = _leave_to_main
     try:
         _dispatch(sys.argv[1:])
     except KeyboardInterrupt:
@@ -46,6 +53,10 @@ def main() -> None:
             traceback.print_exc()
         known = _translate(error)
         _fail(str(known), known.exit_code)
+
+
+def _leave_to_main(failed: threading.ExceptHookArgs) -> None:
+    """Print nothing of a thread that fails: of TensorBoard's, the error is raised where it is asked next."""
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -88,20 +99,32 @@ def _tidy(arguments: list[str]) -> list[str]:
 
 def _run(verb: str, arguments: list[str]) -> None:
     """Compose the configuration and run ``verb`` with it, once or for each job of a multirun."""
+    for folder in _config_folders(arguments):
+        plain_yaml.check_folder(folder)
+    if runs := _compared(verb, arguments):
+        _compare(runs, arguments)
+    else:
+        _compose(verb, arguments)
+
+
+def _compose(verb: str, arguments: list[str], errors: list[GenlabError] | None = None) -> None:
+    """The same of one run; what it fails by ends the process, unless there are ``errors`` to add it to."""
     config_name, arguments = _from_run(verb, arguments)
     arguments = torchrun.arguments(verb, arguments)
     # Hydra prints errors and exits by itself unless this is set; here they are raised, and end in one line.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [sys.argv[0], *arguments]
-    _hydra(verb, config_name)
+    _hydra(verb, config_name, errors)
 
 
-def _hydra(verb: str, config_name: str) -> None:
+def _hydra(verb: str, config_name: str, errors: list[GenlabError] | None = None) -> None:
     import hydra
 
     from genlab import sweep
 
-    run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(_Task(verb))
+    run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(
+        _Task(verb, errors)
+    )
     with sweep.reported():
         run()
 
@@ -111,6 +134,7 @@ class _Task:
     """What Hydra calls with the configuration of each job, here or in a worker that a launcher has started."""
 
     verb: str
+    errors: list[GenlabError] | None = None
     command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
     folder: Path = field(default_factory=Path.cwd)
     process: tuple[str, int] = field(default_factory=lambda: (platform.node(), os.getpid()))
@@ -118,7 +142,7 @@ class _Task:
     def __call__(self, config: DictConfig) -> float | list[float] | None:
         if (platform.node(), os.getpid()) != self.process:
             self._settle()
-        return _job(self.verb, config)
+        return _job(self.verb, config, self.errors)
 
     def _settle(self) -> None:
         """Make a worker like the process that it works for, without bars, which those of others would tear."""
@@ -138,20 +162,66 @@ def _from_run(verb: str, arguments: list[str]) -> tuple[str, list[str]]:
 
     first, *others = _listed(given or "latest")
     if others and verb != "eval":
-        raise ConfigError(
-            f"{key}={given}: genlab {verb} takes one run; genlab eval takes several, as an ensemble"
-        )
+        raise ConfigError(f"{key}={given}: genlab {verb} takes one run; genlab eval takes several")
     if verb == "train" and (command := _sweep_command(Path(first).expanduser())):
+        _ask_for_sweep(Path(first).expanduser(), command[:-1])
         return verb, _tidy([*command, *(a for a in arguments if not a.startswith("resume="))])
     outputs = Path(_value(arguments, "output_dir") or "outputs")
     folder = find(first, outputs, key)
-    _offer(folder.load_config(), verb)
+    saved = folder.load_config()
+    if not _value([a.lstrip("+") for a in arguments], "plugins"):
+        _ask_for_plugins(folder.path, saved.get("plugins"), key)
+    _offer(saved, verb)
     named = [f"{key}={quoted(folder.path)}"]
     if others:
         paths = [find(name, outputs, key).path for name in others]
         named.append(f"ensemble=[{','.join(map(quoted, paths))}]")
     rest = [a for a in arguments if not a.startswith((f"{key}=", "output_dir="))]
     return ("resume" if verb == "train" else verb), [*named, *rest]
+
+
+def _compared(verb: str, arguments: Sequence[str]) -> list[str]:
+    """The runs to be measured one by one; none where there is but one, or where the others are its ensemble."""
+    names = _listed(_value(arguments, "run") or "latest") if verb == "eval" else []
+    several = _value(arguments, "several") or "auto"
+    shown = {"--cfg", "-c", "--info", "-i", "--hydra-help", "-m", "--multirun"} & set(arguments)
+    if len(names) < 2 or shown or several not in ("auto", "compare"):
+        return []
+    return names if several == "compare" or not _takes_ensemble(arguments) else []
+
+
+def _takes_ensemble(arguments: Sequence[str]) -> bool:
+    """Whether the evaluation that is named makes anything of an ensemble."""
+    option = _value(arguments, "evaluation")
+    if option is None:
+        return False
+    from genlab.registry import EVALUATIONS
+
+    name = load_option("evaluation", option, folders(arguments)).get("name")
+    return name in EVALUATIONS.names() and bool(EVALUATIONS[name].takes_ensemble)
+
+
+def _compare(names: Sequence[str], arguments: Sequence[str]) -> None:
+    """Measure each of several runs by the same arguments, and write one page of all."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    from genlab import comparison
+    from genlab.run_folder import RunFolder, find
+
+    outputs = Path(_value(arguments, "output_dir") or "outputs")
+    rest = [a for a in arguments if not a.startswith("run=")]
+    command = shlex.join(["genlab", *sys.argv[1:]])
+
+    def measure(run: RunFolder) -> None:
+        GlobalHydra.instance().clear()
+        errors: list[GenlabError] = []
+        _compose("eval", [f"run={quoted(run.path)}", *rest], errors)
+        if errors:
+            raise errors[0]
+
+    runs = [find(name, outputs) for name in names]
+    nothing = "~evaluation" in rest  # to be measured
+    comparison.compare(runs, outputs, command, None if nothing else measure, _translate)
 
 
 def _listed(value: str) -> list[str]:
@@ -172,6 +242,27 @@ def _sweep_command(folder: Path) -> list[str]:
     return [*arguments, f"hydra.sweep.dir={quoted(folder.absolute())}"] if arguments else []
 
 
+def _ask_for_plugins(folder: Path, plugins: Any, key: str) -> None:
+    """Refuse to import what a run names that was not made here: whoever sent it may have sent those too."""
+    names = list(map(str, plugins)) if isinstance(plugins, list) else [str(plugins or "")]
+    if any(names) and not own.is_own(folder, names):
+        raise ConfigError(
+            f"{key}={folder} was made elsewhere and names plugins, modules whose code would run; if you trust "
+            f"them, add plugins=[{','.join(names)}]"
+        )
+
+
+def _ask_for_sweep(folder: Path, command: Sequence[str]) -> None:
+    """The same of a sweep whose command can name code: by plugins, flags, launchers and their settings."""
+    words = [a for a in command if _CODE.match(a) or "${" in a or "_target_" in a]
+    if words and not own.is_own(folder, command):
+        again = shlex.join(["genlab", "train", *command, f"hydra.sweep.dir={quoted(folder.absolute())}"])
+        raise ConfigError(
+            f"resume={folder}: the sweep was begun elsewhere, by words that can run code ({words[0]}); if you "
+            f"trust them, say them yourself: {again}"
+        )
+
+
 def _offer(saved: Mapping[str, Any], verb: str) -> None:
     """Make a run's saved settings the option ``from_run`` of each group."""
     from hydra.core.config_store import ConfigStore
@@ -184,13 +275,21 @@ def _offer(saved: Mapping[str, Any], verb: str) -> None:
         store.store("from_run", saved.get(group) or {}, group=group)
 
 
+def _config_folders(arguments: Sequence[str]) -> list[Path]:
+    """What the user names to Hydra as folders of YAML."""
+    flags = ("--config-dir", "-cd", "--config-path", "-cp")
+    joined = [a.partition("=")[2] for a in arguments if a.partition("=")[0] in flags and "=" in a]
+    apart = [value for flag, value in itertools.pairwise(arguments) if flag in flags]
+    return [Path(value) for value in (*joined, *apart)]
+
+
 def _value(arguments: Sequence[str], key: str) -> str | None:
     """The value of the override ``key=value``, unquoted."""
     values = [a.partition("=")[2].strip("'\"") for a in arguments if a.startswith(f"{key}=")]
     return values[-1] if values else None
 
 
-def _job(verb: str, config: DictConfig) -> float | list[float] | None:
+def _job(verb: str, config: DictConfig, errors: list[GenlabError] | None = None) -> float | list[float] | None:
     """One job: what Hydra calls with the composed configuration."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -215,10 +314,14 @@ def _job(verb: str, config: DictConfig) -> float | list[float] | None:
             with contextlib.suppress(OSError):
                 (folder / "error.txt").write_text(traceback.format_exc())
         if hydra.mode == RunMode.MULTIRUN:
-            logging.getLogger(__name__).error("job %s failed: %s", hydra.job.num, known)
+            if attempt is None:  # else the sweep has said so
+                logging.getLogger(__name__).error("job %s failed: %s", hydra.job.num, known)
             if sweep.ends_in_report(hydra):
                 return None
             raise known from None
+        if errors is not None:  # raised through Hydra they would be printed
+            errors.append(known)
+            return None
         with contextlib.suppress(OSError):  # where nothing was written, leave no empty folder behind
             folder.rmdir()
             folder.parent.rmdir()

@@ -9,15 +9,15 @@ from genlab.config import conf_dir, option_files
 
 VERBS = {
     "train": "train a model; `resume=<run>` continues one",
-    "eval": "measure a trained model: likelihood, reconstruction, disentanglement, OOD detection",
+    "eval": "measure a trained model: likelihood, FID, OOD detection and more; `run=[a,b]` compares several",
     "sample": "draw images from a trained model",
 }
 FLAGS = [
     *("-h", "--help", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p"),
     *("--run", "-r", "--multirun", "-m", "--shell-completion", "-sc", "--config-path", "-cp"),
-    *("--config-name", "-cn", "--config-dir", "-cd", "--experimental-rerun", "--info", "-i"),
+    *("--config-name", "-cn", "--config-dir", "-cd", "--info", "-i"),
 ]
-"""What Hydra's own parser takes behind a verb."""
+"""What Hydra's own parser takes behind a verb, but for ``--experimental-rerun``, which unpickles a file."""
 _EXAMPLES = {
     "train": "genlab train model=realnvp dataset=fashion_mnist trainer.epochs=5",
     "eval": "genlab eval run=latest evaluation=ood evaluation.datasets=[mnist_10k,noise]",

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 import platform
-import shlex
-import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -21,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 import genlab
-from genlab import checkpoint, hardware, torchrun
+from genlab import checkpoint, hardware
 from genlab.assemble import (
     Weights,
     build_callbacks,
@@ -34,20 +31,20 @@ from genlab.assemble import (
     model_builder,
     on_device,
 )
-from genlab.config import Count, Index, Positive, Seed, config, parse
+from genlab.config import Count, FolderName, Index, Positive, Seed, config, parse
 from genlab.data import DatasetConfig, data_spec, load_images
 from genlab.data.device import Splits
 from genlab.distributed import Processes
 from genlab.errors import ConfigError
-from genlab.files import write_atomic
+from genlab.files import naming, whole
 from genlab.hardware import Hardware, HardwareConfig
 from genlab.logger import RunLogger
-from genlab.metrics.base import Evaluation, Result, Subject
+from genlab.metrics.base import Subject
 from genlab.models.base import Model
 from genlab.progress import tracked
 from genlab.registry import import_plugins
-from genlab.report.figures import loss_curves, save_grid
-from genlab.report.table import print_table
+from genlab.report.figures import save_grid
+from genlab.results import command, draw_curves, draw_report, measure, reported
 from genlab.run_folder import RunFolder
 from genlab.trainer import Trainer
 from genlab.trainer_config import TrainerConfig
@@ -64,14 +61,19 @@ class TrainConfig:
     """
 
     model: dict[str, Any]
+    """The group ``model``: a ``name`` and the settings of that class."""
     dataset: DatasetConfig
     trainer: TrainerConfig
     hardware: HardwareConfig
     callbacks: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
+    """By name, the settings of each; ``null`` leaves one out."""
     evaluation: dict[str, Any] | None = None
+    """What is measured when training ends; ``null``: nothing."""
     seed: Seed = 0
     output_dir: str = "outputs"
-    run_name: str
+    """Runs and sweeps make their folders in it."""
+    run_name: FolderName
+    """The name of the folder that holds runs of this kind, and of tables."""
     plugins: tuple[str, ...] = ()
     objective: str | tuple[str, ...] = "val/loss"
     resume: str | None = None
@@ -82,12 +84,15 @@ class _RunConfig:
     """What ``eval`` and ``sample`` take of a run."""
 
     model: dict[str, Any]
+    """That of the run; what holds for a trained model, a sampler say, may be changed."""
     dataset: DatasetConfig
     hardware: HardwareConfig
     run: str
-    run_name: str
+    run_name: FolderName
+    """That of the run."""
     weights: Weights = "best"
     plugins: tuple[str, ...] = ()
+    """Those of the run, or others."""
 
 
 @config
@@ -95,7 +100,9 @@ class EvalConfig(_RunConfig):
     """The whole configuration of ``genlab eval``."""
 
     evaluation: dict[str, Any]
+    """What is measured; by default what the run measured at its end."""
     ensemble: tuple[str, ...] = ()
+    several: Literal["auto", "ensemble", "compare"] = "auto"
 
 
 @config
@@ -152,28 +159,29 @@ def train(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[s
     build_trainer = partial(Trainer, model, data, settings.trainer, device, folder, seed=settings.seed)
     if not processes.first:
         return _train_along(build_trainer, processes)
-    with folder.lock():
+    with folder.lock(), naming(folder.path):
         resumed = processes.from_first(_open(folder, values))
         step = None if settings.resume is None else (resumed or {"step": 0})["step"]
         with closing(RunLogger(folder, step)) as logger:
-            logger.text("config", folder.config.read_text())
+            logger.begin(values)
             trainer = build_trainer(logger=logger, callbacks=callbacks)
             if resumed is not None:
                 trainer.restore(resumed)
             if settings.resume is not None:
                 folder.replace_config(values)
             _announce(settings, trainer)
-            trainer.fit()
-            processes.leave()
-            loss_curves(folder)
-            final = tuple(f"{source}/" for source in ("val", *callbacks))
-            metrics = {name: value for name, value in trainer.metrics.items() if name.startswith(final)}
-            if evaluation is not None:
-                load_run(model, folder, "best" if len(data.val) else "last")
-                subject = _subject(model, settings.run_name, settings.dataset, data, others, device, runs)
-                metrics |= _measure(evaluation, subject, folder, logger, trainer.step).metrics
-            logger.hparams(values, metrics, trainer.step)
-        folder.update_summary(_summary(settings, trainer, metrics))
+            with reported(folder):
+                trainer.fit()
+                processes.leave()
+                draw_curves(folder)
+                final = tuple(f"{source}/" for source in ("val", *callbacks))
+                metrics = {name: value for name, value in trainer.metrics.items() if name.startswith(final)}
+                if evaluation is not None:
+                    of, _ = load_run(model, folder, "best" if len(data.val) else "last")
+                    subject = _subject(model, settings.run_name, settings.dataset, data, others, device, runs)
+                    metrics |= measure(evaluation, subject, folder, logger, trainer.step, of).metrics
+                logger.finish(metrics, trainer.step)
+                folder.update_summary(_summary(settings, trainer, metrics))
     log.info("done: %s", folder.path)
     return metrics
 
@@ -243,7 +251,7 @@ def _summary(settings: TrainConfig, trainer: Trainer, metrics: Mapping[str, floa
         "epochs": trainer.epoch,
         "train_seconds": round(trainer.elapsed, 2),
         "hardware": trainer.hardware.name,
-        "command": f"{torchrun.program()} {shlex.join(['train', *sys.argv[1:]])}",
+        "command": command(),
         "versions": {
             "genlab": genlab.__version__,
             "torch": torch.__version__,
@@ -276,11 +284,13 @@ def evaluate(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dic
     runs = load_runs(evaluation, spec, device)
     ensemble = [load_trained(name, "run", spec, device, settings.weights) for name in settings.ensemble]
     device.prepare(model)
+    hardware.compile_model(model.compiled(), device.config.compile)
     data = load_splits(settings.dataset, device)
     subject = _subject(model, settings.run_name, settings.dataset, data, others, device, runs, ensemble)
-    with closing(RunLogger(folder)) as logger:
-        metrics = dict(_measure(evaluation, subject, folder, logger, step).metrics)
-        logger.scalars(step, epoch, metrics)
+    with naming(folder.path), closing(RunLogger(folder)) as logger:
+        metrics = dict(measure(evaluation, subject, folder, logger, step, step).metrics)
+        logger.results(step, epoch, metrics)
+    draw_report(folder)
     return metrics
 
 
@@ -296,31 +306,6 @@ def _subject(
 ) -> Subject:
     sets = {other: on_device(load_images(c, "test"), device) for other, c in others.items()}
     return Subject(model, name, dataset.label, data, sets, device, ensemble, runs)
-
-
-def _measure(
-    evaluation: Evaluation, subject: Subject, folder: RunFolder, logger: RunLogger, step: int
-) -> Result:
-    """Run, print, write JSON and figures, log to TensorBoard."""
-    name = evaluation.config.name
-    with subject.hardware.isolated(subject.model, evaluation.config.seed):
-        result = evaluation.run(subject)
-    print_table(result)
-    report = {
-        "title": result.title,
-        "rows": result.rows,
-        "further": [{"title": table.title, "rows": table.rows} for table in result.further],
-        "notes": result.notes,
-        "metrics": result.metrics,
-        "remarks": result.remarks,
-    }
-    target = folder.folder("evaluation") / f"{name}.json"
-    write_atomic(target, (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
-    evaluation.draw(result, folder.folder("figures"))
-    log.info("%s, figures in %s", target, folder.folder("figures"))
-    for set_name, scores in result.scores.items():
-        logger.histogram(f"evaluation/{name}/{set_name}", scores, step)
-    return result
 
 
 # --------------------------------------------------------------------------------------- sample
@@ -342,6 +327,7 @@ def sample(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[
     labels = _labels(model, settings)
     load_run(model, folder, settings.weights)
     device.prepare(model)
+    hardware.compile_model(model.compiled(), device.config.compile)
     images = _draw(model, settings, labels, options, device)
     target = Path(settings.output) if settings.output else folder.folder("samples") / _file_name(settings)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -351,7 +337,7 @@ def sample(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dict[
         arrays: dict[str, Any] = {"images": images.numpy()}
         if labels is not None:
             arrays["labels"] = labels.numpy()
-        with target.open("wb") as file:  # a file, lest numpy add an ending of its own
+        with whole(target) as part, part.open("wb") as file:  # a file, lest numpy add an ending of its own
             np.savez_compressed(file, **arrays)
     log.info("%d images: %s", len(images), target)
     return {}

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
 from torch.nn import functional as F
 
+from genlab.files import whole
 from genlab.report.mosaic import mosaic
 from genlab.run_folder import RunFolder
 
@@ -55,7 +56,8 @@ class Frames:
         """Write the frame of an epoch, uint8 ``(3, H, W)``."""
         about = PngImagePlugin.PngInfo()
         about.add_text("step", str(step))
-        as_picture(picture).save(self.folder / f"{self.prefix}epoch_{epoch:04d}.png", pnginfo=about)
+        with whole(self.folder / f"{self.prefix}epoch_{epoch:04d}.png") as part:
+            as_picture(picture).save(part, format="PNG", pnginfo=about)
 
     def read(self, last_epoch: int, limit: int) -> list[EpochFrame]:
         """At most ``limit`` frames, evenly spaced, the first and the one nearest to ``last_epoch`` among them.
@@ -105,7 +107,8 @@ def save_gif(frames: Sequence[Frame], path: Path) -> None:
         return
     first, *others = [_captioned(frame) for frame in frames]
     durations = [*[_FRAME] * len(others), _LAST]
-    first.save(path, save_all=True, append_images=others, duration=durations, loop=0)
+    with whole(path) as part:
+        first.save(part, format="GIF", save_all=True, append_images=others, duration=durations, loop=0)
 
 
 def _captioned(frame: Frame) -> Image.Image:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from genlab.files import whole
+from genlab.report.run import read_metrics
 from genlab.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ STYLE: Any = {
 }
 """What every figure looks like."""
 
+_PLACES: tuple[Literal["center"], Literal["left"]] = ("center", "left")
 _SHARED = ("loss", "grad_norm", "d")
 """Prefixes of terms that share a panel: those of several parameter groups, a discriminator's two means."""
 _LABELS = {"d": "D", "d_real": "D(x)", "d_fake": "D(G(z))", "fid": "FID"}
@@ -85,16 +87,27 @@ def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
     """Write the :func:`grid` of ``images`` as PNG."""
     from matplotlib.image import imsave
 
-    imsave(path, grid(images, columns).permute(1, 2, 0).contiguous().numpy(), format="png")
+    with whole(path) as part:
+        imsave(part, grid(images, columns).permute(1, 2, 0).contiguous().numpy(), format="png")
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write ``path.png`` and ``path.svg``."""
+    """Write ``path.png`` and ``path.svg``, the same bytes for the same figure; both carry its title."""
     import matplotlib as mpl
 
-    with mpl.rc_context({"svg.fonttype": "none"}):
-        figure.savefig(path.with_suffix(".png"), dpi=DPI)
-        figure.savefig(path.with_suffix(".svg"))
+    about = {"Title": _title(figure)}
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "genlab"}):
+        with whole(path.with_suffix(".png")) as part:
+            figure.savefig(part, format="png", dpi=DPI, metadata=about)
+        with whole(path.with_suffix(".svg")) as part:
+            figure.savefig(part, format="svg", metadata=about | {"Date": None})
+
+
+def _title(figure: Figure) -> str:
+    """What stands above the whole figure; nothing where every panel has a title of its own."""
+    panels = [title for axes in figure.axes for loc in _PLACES if (title := axes.get_title(loc))]
+    whole = [figure.get_suptitle(), *(text.get_text() for text in figure.texts)]
+    return " ".join(next(filter(None, [*whole, *(panels if len(panels) == 1 else [])]), "").split())
 
 
 def as_image(figure: Figure) -> Tensor:
@@ -171,16 +184,15 @@ def loss_curves(folder: RunFolder) -> None:
 def read_curves(folder: RunFolder) -> dict[str, Terms]:
     """The curves of ``metrics.csv`` by panel, term and split: points of step and value."""
     panels: dict[str, Terms] = {}
-    with folder.metrics.open(newline="") as file:
-        for row in csv.DictReader(file):
-            split, _, term = row["name"].partition("/")
-            panel = _panel(term)
-            if split == "fid":
-                term, _, measure = term.partition("/")
-                panel = measure or "fid"
-            if split in ("train", "val", "fid"):
-                curve = panels.setdefault(panel, {}).setdefault(term, {}).setdefault(split, [])
-                curve.append((int(row["step"]), float(row["value"])))
+    for name, points in read_metrics(folder.metrics).items():
+        split, _, term = name.partition("/")
+        panel = _panel(term)
+        if split == "fid":
+            term, _, measure = term.partition("/")
+            panel = measure or "fid"
+        if split in ("train", "val", "fid"):
+            curve = [(point.step, point.value) for point in points]
+            panels.setdefault(panel, {}).setdefault(term, {})[split] = curve
     return panels
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,8 +13,11 @@ from genlab.ood.detection import roc
 from genlab.report.figures import blank, save, styled
 from genlab.report.mosaic import mosaic
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def draw_roc(by_score: Mapping[str, Mapping[str, Tensor]], title: str, path: Path) -> None:
+
+def roc_figure(by_score: Mapping[str, Mapping[str, Tensor]], title: str) -> Figure:
     """A panel for each set, a curve for each score; the first set of each score is the positives."""
     own, *others = next(iter(by_score.values()))
     with styled():
@@ -33,7 +37,7 @@ def draw_roc(by_score: Mapping[str, Mapping[str, Tensor]], title: str, path: Pat
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
         figure.suptitle(title, fontsize=10)
-        save(figure, path)
+        return figure
 
 
 def draw_extremes(extremes: Mapping[str, Tensor], title: str, path: Path) -> None:

@@ -9,39 +9,45 @@ from pathlib import Path
 from typing import Any
 
 from genlab.files import write_atomic
-from genlab.report.page import render
 from genlab.report.sweep_curves import draw_curves
 from genlab.report.sweep_figure import draw_sweep
+from genlab.report.sweep_page import sweep_page
 from genlab.report.sweep_samples import draw_samples, find_samples
 from genlab.report.sweep_table import Cell, Row, found, labels, main_metrics, table
 from genlab.report.table import fits, print_rows
 from genlab.sweep import FAILED, OK, UNFINISHED, Job, metric_names, swept_keys
 
 _CAPTIONS = {
-    "sweep_samples": "Samples",
-    "sweep_curves": "Loss curves",
-    "sweep": "Every metric against the swept values",
+    "_samples": "Samples",
+    "_curves": "Loss curves",
+    "": "Every metric against the swept values",
 }
+"""By what the name of a figure's file ends in."""
 _MANY = 12
 """Metrics: of more, each has a row of its own."""
 
 
-def write_report(folder: Path, jobs: Sequence[Job]) -> None:
-    """Write ``sweep.csv``, ``sweep.md``, ``sweep.html`` and, if there is something to draw, the figures."""
-    write_atomic(folder / "sweep.csv", _csv(jobs).encode())
+def write_report(folder: Path, jobs: Sequence[Job], name: str = "sweep") -> None:
+    """Write ``sweep.csv``, ``sweep.md``, ``sweep.html`` and, if there is something to draw, the figures.
+
+    ``name`` is that of the files, and what the jobs are: a sweep, or a comparison.
+    """
+    write_atomic(folder / f"{name}.csv", _csv(jobs).encode())
     samples = find_samples(folder, dict(zip(labels(jobs), jobs, strict=True)))
     drawn = {
-        "sweep_samples": draw_samples(samples, folder / "sweep_samples.png"),
-        "sweep_curves": draw_curves(folder, jobs, folder / "sweep_curves"),
-        "sweep": draw_sweep(jobs, folder / "sweep"),
+        "_samples": draw_samples(samples, folder / f"{name}_samples.png"),
+        "_curves": draw_curves(folder, jobs, folder / f"{name}_curves"),
+        "": draw_sweep(jobs, folder / name),
     }
-    figures = {name: folder / f"{name}.png" for name, there in drawn.items() if there}
-    write_atomic(folder / "sweep.md", _markdown(jobs, list(figures)).encode())
-    page = render(_title(jobs), jobs, samples, figures.get("sweep_curves"), figures.get("sweep"))
-    write_atomic(folder / "sweep.html", page.encode())
+    figures = {kind: folder / f"{name}{kind}.png" for kind, there in drawn.items() if there}
+    write_atomic(folder / f"{name}.md", _markdown(jobs, name, list(figures)).encode())
+    page = sweep_page(
+        folder / f"{name}.csv", _title(jobs, name), jobs, samples, figures.get("_curves"), figures.get("")
+    )
+    write_atomic(folder / f"{name}.html", page.encode())
 
 
-def print_report(folder: Path, jobs: Sequence[Job]) -> None:
+def print_report(folder: Path, jobs: Sequence[Job], name: str = "sweep") -> None:
     """Print as many of the main metrics as fit, why jobs failed, and where the rest and the page are."""
     shown = main_metrics(jobs)
     if len(shown) > _MANY:
@@ -51,10 +57,13 @@ def print_report(folder: Path, jobs: Sequence[Job]) -> None:
             shown = shown[:-1]
     hidden = len(metric_names(jobs)) - len(shown)
     more = f" (with {hidden} more metrics)" if hidden else ""
-    print_rows(_title(jobs), rows, [*_notes(jobs), f"{folder / 'sweep.csv'}{more}", f"{folder / 'sweep.html'}"])
+    files = [f"{folder / f'{name}.csv'}{more}", f"{folder / f'{name}.html'}"]
+    print_rows(_title(jobs, name), rows, [*_notes(jobs), *files])
 
 
-def _title(jobs: Sequence[Job]) -> str:
+def _title(jobs: Sequence[Job], name: str) -> str:
+    if name != "sweep":
+        return f"{name.capitalize()} of {len(jobs)} runs"
     return f"Sweep over {', '.join(swept_keys(jobs)) or 'nothing'}: {len(jobs)} jobs"
 
 
@@ -108,15 +117,17 @@ def _csv(jobs: Sequence[Job]) -> str:
     return text.getvalue()
 
 
-def _markdown(jobs: Sequence[Job], figures: Sequence[str]) -> str:
-    done = f"Every metric is in [sweep.csv](sweep.csv); {sum(job.status == OK for job in jobs)} jobs are done."
+def _markdown(jobs: Sequence[Job], name: str, figures: Sequence[str]) -> str:
+    done = (
+        f"Every metric is in [{name}.csv]({name}.csv); {sum(job.status == OK for job in jobs)} jobs are done."
+    )
     parts = [
-        f"# {_title(jobs)}",
+        f"# {_title(jobs, name)}",
         _markdown_table(jobs),
         "↓ lower is better, ↑ higher is better; bold: the best.",
         "\n".join(f"- {_escaped(note)}" for note in _notes(jobs)),
-        done + " The same on one page, with the protocol: [sweep.html](sweep.html).",
-        *(f"![{_CAPTIONS[name]}]({name}.png)" for name in figures),
+        done + f" The same on one page, with the protocol: [{name}.html]({name}.html).",
+        *(f"![{_CAPTIONS[kind]}]({name}{kind}.png)" for kind in figures),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from genlab.report.measures import Better, describe
 from genlab.report.table import cell
@@ -89,7 +89,13 @@ def _metric(name: str, jobs: Sequence[Job]) -> Row:
     shared = [word for word in known[0] if all(word in words for words in known)]
     own = [", ".join(word for word in words if word not in shared) for words in remarks]
     values = [job.metrics.get(name) for job in jobs]
-    return _row(measure.label(shared), values, measure.better, own, name)
+    row = _row(measure.label(shared), values, measure.better, own, name)
+    return row if comparable(jobs) else replace(row, cells=[replace(cell, best=False) for cell in row.cells])
+
+
+def comparable(jobs: Sequence[Job]) -> bool:
+    """Whether one value can be better than another: not where they are of different images."""
+    return "dataset" not in swept_keys(jobs)
 
 
 def _row(

@@ -11,13 +11,16 @@ from rich.console import Console
 from rich.table import Table
 
 from genlab.metrics.base import Result
+from genlab.progress import is_hushed
 
 _TIGHT: Any = {"pad_edge": False, "show_edge": False, "collapse_padding": True}
 """Eight columns of figures fit a terminal of 80 characters."""
 
 
 def print_table(result: Result) -> None:
-    """Print the rows of ``result`` under its title, its further tables, and its notes."""
+    """Print the rows of ``result`` under its title, its further tables, and its notes; nothing in a sweep."""
+    if is_hushed():
+        return
     print_rows(result.title, result.rows)
     for table in result.further:
         if table.printed:

@@ -19,7 +19,7 @@ from harness import (
     train,
 )
 
-from genlab import checkpoint, verbs
+from genlab import checkpoint, results, verbs
 from genlab.config import Seed, config
 from genlab.metrics.base import Evaluation, Result
 from genlab.models.gan import GAN
@@ -51,7 +51,8 @@ RUNS = {"wgan": WGAN, "averaged": AVERAGED}
 def _no_figures():
     """Half of the time of so small a run; they are tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verbs, "loss_curves", lambda folder: None)
+        patch.setattr(verbs, "draw_curves", lambda folder: None)
+        patch.setattr(results, "draw_report", lambda folder: None)
         yield
 
 

@@ -146,7 +146,7 @@ def test_a_background_of_other_images_is_refused(run, here):
 
 def test_only_an_evaluation_that_takes_several_runs_gets_them(run):
     several = f"run=[{run},{run}]"
-    assert "evaluation=likelihood takes one run" in genlab("eval", several).complaint()
+    assert "evaluation=likelihood takes one run" in genlab("eval", several, "several=ensemble").complaint()
     assert "genlab sample takes one run" in genlab("sample", several).complaint()
     assert "genlab train takes one run" in genlab("train", several.replace("run", "resume", 1)).complaint()
 

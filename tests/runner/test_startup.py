@@ -10,7 +10,17 @@ from torchvision.utils import make_grid
 
 from genlab.report.figures import grid
 
-LATER = ["matplotlib", "torchvision", "torchmetrics", "sklearn", "scipy", "pandas", "torch._dynamo", "sympy"]
+LATER = [
+    "matplotlib",
+    "torchvision",
+    "torchmetrics",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "torch._dynamo",
+    "sympy",
+    "jinja2",
+]
 """Libraries that draw and measure, of which none is quick to import."""
 
 FIRST_STEP = """
