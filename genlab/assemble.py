@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from genlab import checkpoint
 from genlab.callbacks.base import Callback
+from genlab.checkpoint_check import of_a_run
 from genlab.config import load_option, parse
 from genlab.data import DatasetConfig, Images, data_spec, ensure_available, load_images
 from genlab.data.device import DeviceDataset, Splits, hold_out
@@ -23,7 +27,17 @@ from genlab.run_folder import RunFolder, find
 from genlab.trainer import load_weights
 from genlab.types import DataSpec
 
-Weights = Literal["best", "last"]
+_WEIGHTS = re.compile(r"best|last|(\w+-)?epoch-[1-9]\d*")
+
+
+def _of_known_name(weights: str) -> str:
+    if not _WEIGHTS.fullmatch(weights):
+        raise ValueError(f"'{weights}' is neither best nor last nor an epoch, epoch-12 for instance")
+    return weights
+
+
+Weights = Annotated[str, AfterValidator(_of_known_name)]
+"""``best`` by validation, ``last``, or those of an epoch that ``trainer.keep`` has kept: ``epoch-12``."""
 
 
 def _component(registry: Registry[type[Any]], values: Mapping[str, Any], where: str) -> tuple[Any, Any]:
@@ -97,7 +111,7 @@ def _fitted(dataset: DatasetConfig, spec: DataSpec, resize: bool) -> DatasetConf
     """``dataset`` with images of the model's shape: made so, brought to it, or refused."""
     if isinstance(dataset.format, Made):
         shape = {"channels": spec.channels, "height": spec.height, "width": spec.width}
-        return replace(dataset, format=replace(dataset.format, **shape))  # type: ignore[arg-type]
+        return replace(dataset, format=replace(dataset.format, **shape))
     if resize:
         dataset = replace(dataset, image_size=spec.height, grayscale=spec.channels == 1)
     other = data_spec(dataset)
@@ -148,13 +162,16 @@ def load_runs(evaluation: Evaluation | None, spec: DataSpec, device: Hardware) -
     return {key: load_trained(name, key, spec, device) for key, name in named.items()}
 
 
+@of_a_run()
 def load_run(model: Model, folder: RunFolder, weights: Weights) -> tuple[int, int]:
     """Fill ``model`` with the weights of a run, averaged ones where it has them; returns their step and epoch.
 
     Raises:
-        CheckpointError: nothing was saved yet, or nothing can be read.
+        CheckpointError: nothing was saved yet, these weights were not kept, or nothing can be read.
     """
-    paths = folder.checkpoints(best=weights == "best")
+    paths = folder.checkpoints(weights)
+    if not paths and (kept := folder.checkpoint_names()):
+        raise CheckpointError(f"{folder.path} has no weights '{weights}'; it has {', '.join(kept)}")
     if not paths:
         raise CheckpointError(
             f"{folder.path} has no checkpoint yet; continue it with: genlab train resume={folder.path}"

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from genlab import checkpoint_check
 from genlab.errors import CheckpointError
 from genlab.files import write_atomic
 
@@ -47,14 +48,18 @@ def load(path: Path) -> dict[str, Any]:
     """
     data = _verified(path)
     try:
+        checkpoint_check.check(data)
         state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+        if isinstance(state, dict):
+            checkpoint_check.check_state(state)
+    except (pickle.UnpicklingError, checkpoint_check.ForeignObjectError):
         raise RefusedCheckpointError(
             f"checkpoint {path} is refused: it holds objects other than tensors and plain values, "
             "which could run code when loaded"
         ) from None
-    except (RuntimeError, ValueError, KeyError, EOFError) as error:
-        raise CheckpointError(f"checkpoint {path} can't be read: {error}") from None
+    except Exception as error:  # of what claims to be a checkpoint, torch and pickle raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"checkpoint {path} can't be read: {reason}") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"checkpoint {path} is not of format {FORMAT}, which this version reads")
     return state

@@ -9,6 +9,7 @@ the key, what it got and what it takes.
 from __future__ import annotations
 
 import json
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,7 +20,9 @@ from annotated_types import Ge, Gt, Le, Lt
 from omegaconf import OmegaConf
 from pydantic_core import ErrorDetails
 
+from genlab import plain_yaml
 from genlab.errors import ConfigError, did_you_mean
+from genlab.registry import Choice
 
 T = TypeVar("T")
 
@@ -41,6 +44,18 @@ Seed = Annotated[int, Ge(0), Lt(2**63)]
 """A seed of a random number generator."""
 
 
+def _inside(name: str) -> str:
+    """``name``, which is to become a folder's, if it stays below the folder that it is put in."""
+    if not name.isprintable() or not name.strip() or name.startswith(("/", "~")) or ".." in name.split("/"):
+        raise ValueError(f"{name!r} is no name of a folder below another")
+    return name
+
+
+FolderName = Annotated[str, pydantic.AfterValidator(_inside)]
+"""The name of a folder inside another, ``a/b`` for instance: it leads nowhere else, and can be printed."""
+OmegaConf.register_new_resolver("inside", _inside, replace=True)
+
+
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def config(cls: type[T]) -> type[T]:
     """Make ``cls`` a frozen dataclass whose field types and ranges are enforced.
@@ -58,8 +73,14 @@ def config(cls: type[T]) -> type[T]:
 
 
 def quoted(path: Path) -> str:
-    """``path`` as a value of an override: nothing in it has a meaning to Hydra."""
-    escaped = str(path).replace("'", "\\'")
+    """``path`` as a value of an override: nothing in it has a meaning to Hydra.
+
+    Raises:
+        ConfigError: Hydra would fill something in, more often than can be escaped.
+    """
+    if "${" in str(path):
+        raise ConfigError(f"{path}: Hydra fills in what follows '${{'; rename that folder")
+    escaped = re.sub(r"(\\*)('|$)", lambda end: 2 * end[1] + ("\\'" if end[2] else ""), str(path))
     return f"'{escaped}'"
 
 
@@ -80,7 +101,11 @@ def parse(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     genlab.errors.ConfigError: model.num_flows='many': input should be a valid integer
     """
     try:
-        made: T = pydantic.TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
+        text = json.dumps(values)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{where or 'the configuration'} is more than plain values: {error}") from None
+    try:
+        made: T = pydantic.TypeAdapter(cls).validate_json(text, strict=True)
         return made
     except pydantic.ValidationError as error:
         problems: dict[str, list[str]] = {}
@@ -136,8 +161,9 @@ def _holds(values: Any, key: str | int) -> bool:
 
 def _fields(node: Any) -> dict[str, Any]:
     """Field name -> type of a config class; empty for anything else."""
-    fields = getattr(node, "__pydantic_fields__", {})
-    return {name: field.annotation for name, field in fields.items()}
+    fields = getattr(node, "__pydantic_fields__", {}).items()
+    unions = {name: m.union for name, field in fields for m in field.metadata if isinstance(m, Choice)}
+    return {name: field.annotation for name, field in fields} | unions
 
 
 def _member(union: Any, tag: str) -> Any:
@@ -173,6 +199,7 @@ def load_option(group: str, name: str, folders: Iterable[Path]) -> dict[str, Any
     files = option_files(group, folders)
     if name not in files:
         raise ConfigError(f"unknown {group} '{name}'{did_you_mean(name, files)}")
-    values = OmegaConf.to_container(OmegaConf.load(files[name]))
-    assert isinstance(values, dict)
+    values = plain_yaml.read(files[name])
+    if not isinstance(values, dict):
+        raise ConfigError(f"{files[name]} is no mapping of keys to values")
     return {str(key): value for key, value in values.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 from collections.abc import Iterable
 
 
@@ -15,6 +16,10 @@ class GenlabError(Exception):
     """Base of every error that genlab raises on purpose."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """One line that can be printed, whatever is named in it: files and servers choose their own words."""
+        return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in super().__str__())
 
 
 class ConfigError(GenlabError):
@@ -85,7 +90,7 @@ def explain(error: Exception) -> GenlabError:
 
 
 def _explain_os_error(error: OSError) -> GenlabError:
-    where = f" {error.filename}" if error.filename else ""
+    where = f" {os.fsdecode(error.filename)}" if error.filename else ""
     reason = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return TrainingError(

@@ -23,28 +23,50 @@ Alpha = Annotated[float, Gt(0), Lt(0.5)]
 
 
 def to_unit(x: Tensor) -> Tensor:
-    """Uint8 -> float32 on a grid from 0 (black) to 1 (white), for models that see no noise."""
+    """Uint8 -> float32 on a grid from 0 (black) to 1 (white), for models that see no noise.
+
+    >>> to_unit(torch.tensor([0, 51, 255], dtype=torch.uint8))
+    tensor([0.0000, 0.2000, 1.0000])
+    """
     return x.float() / (LEVELS - 1)
 
 
 def to_nearest_level(x: Tensor) -> Tensor:
-    """Float -> uint8: undoes :func:`to_unit`, and takes what lies between to the nearest level."""
+    """Float -> uint8: undoes :func:`to_unit`, and takes what lies between to the nearest level.
+
+    >>> to_nearest_level(torch.tensor([-1.0, 0.2, 0.2019, 7.0]))
+    tensor([  0,  51,  51, 255], dtype=torch.uint8)
+    """
     return (x.float() * (LEVELS - 1)).round().clamp(0, LEVELS - 1).to(torch.uint8)
 
 
 def dequantise(x: Tensor, generator: Generator | None = None) -> Tensor:
-    """Uint8 ``(B, ...)`` -> float32 in [0, 1): ``(x + u) / 256`` with fresh uniform ``u``."""
+    """Uint8 ``(B, ...)`` -> float32 in [0, 1): ``(x + u) / 256`` with fresh uniform ``u``.
+
+    >>> noisy = dequantise(torch.tensor([128, 128], dtype=torch.uint8))
+    >>> ((noisy >= 0.5) & (noisy < 129 / 256)).all().item()
+    True
+    """
     noise = torch.rand(x.shape, device=x.device, generator=generator)
     return (x + noise) / LEVELS
 
 
 def centre(x: Tensor) -> Tensor:
-    """Uint8 -> float32, the middle of each pixel's level: :func:`dequantise` without chance."""
+    """Uint8 -> float32, the middle of each pixel's level: :func:`dequantise` without chance.
+
+    >>> centre(torch.tensor([0, 128], dtype=torch.uint8)) * 256
+    tensor([  0.5000, 128.5000])
+    """
     return (x + 0.5) / LEVELS
 
 
 def quantise(x: Tensor) -> Tensor:
-    """Float in [0, 1] -> uint8, undoes :func:`dequantise`; values outside are clamped."""
+    """Float in [0, 1] -> uint8, undoes :func:`dequantise`; values outside are clamped.
+
+    >>> x = torch.arange(256, dtype=torch.uint8)
+    >>> torch.equal(quantise(dequantise(x)), x)
+    True
+    """
     return (x * LEVELS).floor().clamp(0, LEVELS - 1).to(torch.uint8)
 
 
@@ -52,6 +74,9 @@ def signed(x: Tensor, generator: Generator | None = None, *, noisy: bool = False
     """Uint8 -> float32 on (-1, 1): the middle of each level, or, ``noisy``, uniformly dequantised.
 
     The axis of diffusion models: a level is 2/256 wide, and :func:`quantise` of ``(x + 1) / 2`` undoes it.
+
+    >>> signed(torch.tensor([0, 255], dtype=torch.uint8)) * 256
+    tensor([-255.,  255.])
     """
     return 2 * (dequantise(x, generator) if noisy else centre(x)) - 1
 
@@ -63,6 +88,10 @@ def level_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
     References:
         Ho et al. 2020, "Denoising diffusion probabilistic models", eq. 13.
+
+    >>> levels, normal = torch.arange(256, dtype=torch.uint8), torch.ones(256, dtype=torch.float64)
+    >>> level_log_prob(levels, 0.1 * normal, 0.3 * normal).exp().sum().item()
+    1.0000...
     """
     centred = signed(x).to(mean) - mean
     low, high = (centred - 1 / LEVELS) / std, (centred + 1 / LEVELS) / std
@@ -85,12 +114,21 @@ def _log_ndtr(x: Tensor) -> Tensor:
 
 
 def to_levels(log_density: Tensor, dim: int) -> Tensor:
-    """Log-density on [0, 1) in nats per image -> the 256-level scale: one level is 1/256 wide."""
+    """Log-density on [0, 1) in nats per image -> the 256-level scale: one level is 1/256 wide.
+
+    >>> to_levels(torch.tensor(0.0), dim=1)  # uniform on [0, 1): log(1/256) for each level
+    tensor(-5.5452)
+    """
     return log_density - dim * math.log(LEVELS)
 
 
 def signed_to_levels(log_density: Tensor, dim: int) -> Tensor:
-    """Log-density on the axis of :func:`signed`, nats per image -> the 256-level scale."""
+    """Log-density on the axis of :func:`signed`, nats per image -> the 256-level scale.
+
+    >>> uniform = torch.tensor(0.5).log()  # the density of U(-1, 1)
+    >>> bits_per_dim(signed_to_levels(uniform, dim=1), dim=1).round(decimals=4)
+    tensor(8.)
+    """
     return to_levels(log_density, dim) + dim * math.log(2)
 
 
@@ -110,6 +148,10 @@ def logit(x: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     It takes the unit interval to the real line, where a flow lives (Dinh et al. 2017, section 4.1, with
     0.05; Papamakarios et al. 2017, appendix D, with 1e-6 for MNIST). ``alpha`` changes what the model can
     say of black and white pixels, and with it the likelihood: it stands beside every bits/dim.
+
+    >>> y, log_det = logit(torch.tensor([[0.5]], dtype=torch.float64), alpha=0.25)
+    >>> y.item(), log_det.exp().item()  # the slope at p = 1/2 is (1 - 2 alpha) / (p (1 - p))
+    (0.0, 2.0)
     """
     slope = 1 - 2 * alpha
     # 1 - x is exact in floating point, 1 - p is not: white pixels would lose digits.
@@ -119,7 +161,11 @@ def logit(x: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
 
 
 def sigmoid(y: Tensor, alpha: float) -> Tensor:
-    """The inverse of :func:`logit`, clamped to [0, 1]."""
+    """The inverse of :func:`logit`, clamped to [0, 1].
+
+    >>> sigmoid(logit(torch.tensor([[0.0, 0.25, 1.0]]), alpha=0.05)[0], alpha=0.05).round(decimals=5).abs()
+    tensor([[0.0000, 0.2500, 1.0000]])
+    """
     return ((torch.sigmoid(y) - alpha) / (1 - 2 * alpha)).clamp(0, 1)
 
 
@@ -130,6 +176,9 @@ def bernoulli(x: Tensor, generator: Generator | None = None) -> Tensor:
 
     References:
         Salakhutdinov & Murray 2008, "On the quantitative analysis of deep belief networks", section 5.1.
+
+    >>> bernoulli(torch.tensor([0, 255], dtype=torch.uint8))
+    tensor([0., 1.])
     """
     noise = torch.rand(x.shape, device=x.device, generator=generator)
     return (noise * (LEVELS - 1) < x).float()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from genlab.files import write_atomic
+from genlab.files import naming, write_atomic
+from genlab.ood.detection import ranked
 from genlab.run_folder import RunFolder
+from genlab.tensorboard_layout import layout
 
 _HEADER = ["step", "epoch", "name", "value"]
 
@@ -30,19 +34,48 @@ class RunLogger:
     def __init__(self, folder: RunFolder, resume_step: int | None = None) -> None:
         if resume_step is not None and folder.metrics.exists():
             _drop_after(folder, resume_step)
+        if resume_step is not None:
+            _order_events(folder)
         purge = None if resume_step is None else resume_step + 1
+        self.folder = folder
         self.tensorboard = SummaryWriter(str(folder.folder("tensorboard")), purge_step=purge)
+        self._charted: set[str] = set()
+        _end_last_row(folder)
         self._file = folder.metrics.open("a", newline="")
         self._csv = csv.writer(self._file)
         if self._file.tell() == 0:
             self._csv.writerow(_HEADER)
 
+    def begin(self, values: Mapping[str, Any]) -> None:
+        """Log ``values``, a run's configuration, as text and as the settings of TensorBoard's tab HPARAMS.
+
+        An experiment with all settings and metrics is not described: of several runs TensorBoard would take
+        the first description that it finds for all. Without one it asks every run what it has, and puts the
+        settings in which runs differ before the others.
+        """
+        text = self.folder.config.read_text()
+        self.tensorboard.add_text("config", "    " + text.replace("\n", "\n    "))
+        _, start, _ = hparams(_compared(values), {})
+        self._summary(start)
+
     def scalars(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        """Log numbers by their names, ``train/loss`` for instance."""
+        """Log numbers that there are more of with time, ``train/loss`` for instance; each has its chart."""
+        self.chart(values)
+        self.results(step, epoch, values)
+
+    def chart(self, names: Iterable[str]) -> None:
+        """Have charts of the numbers of these names, beside those that there are."""
+        if new := set(names) - self._charted:
+            self._charted |= new
+            self.tensorboard.add_custom_scalars(layout(self._charted))
+
+    def results(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        """Log numbers by their names that are measured once."""
         for name, value in values.items():
             self.tensorboard.add_scalar(name, value, step)
             self._csv.writerow([step, epoch, name, f"{value:.8g}"])
-        self._file.flush()
+        with naming(self.folder.metrics):
+            self._file.flush()
 
     def images(self, name: str, grid: Tensor, step: int) -> None:
         """Log a grid, uint8 ``(C, H, W)``."""
@@ -52,18 +85,25 @@ class RunLogger:
         """Log the distribution of ``values``."""
         self.tensorboard.add_histogram(name, values.detach().float().cpu(), step)
 
-    def text(self, name: str, text: str) -> None:
-        """Log a text, shown in a fixed-width font."""
-        self.tensorboard.add_text(name, "    " + text.replace("\n", "\n    "))
+    def pr_curve(self, name: str, inside: Tensor, outside: Tensor, step: int) -> None:
+        """Log precision over recall of scores that should be higher ``inside``, ``(N,)`` and ``(M,)``.
 
-    def hparams(self, values: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
-        """Log the settings in ``values``, a run's configuration, with the final metrics; in this run itself."""
+        TensorBoard's thresholds lie evenly in [0, 1], and so do the ranks of the scores that it gets for them.
+        """
+        ranks, target = ranked(inside, outside)
+        self.tensorboard.add_pr_curve(name, target, ranks, step)
+
+    def finish(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log the final ``metrics``, and that the run of :meth:`begin` has come to its end."""
         for name, value in metrics.items():
             self.tensorboard.add_scalar(name, value, step)
+        _, _, end = hparams({}, {})
+        self._summary(end)
+
+    def _summary(self, summary: Any) -> None:
         writer = self.tensorboard.file_writer
         assert writer is not None
-        for summary in hparams(_compared(values), dict(metrics)):
-            writer.add_summary(summary)
+        writer.add_summary(summary)
 
     def close(self) -> None:
         """Write out what is buffered."""
@@ -72,12 +112,31 @@ class RunLogger:
 
 
 def _drop_after(folder: RunFolder, step: int) -> None:
-    rows = [row for row in csv.DictReader(io.StringIO(folder.metrics.read_text())) if row["value"]]
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, _HEADER)
-    writer.writeheader()
-    writer.writerows(row for row in rows if int(row["step"]) <= step)
+    rows = [row for row in folder.logged() if int(row[0]) <= step]
+    csv.writer(text).writerows([_HEADER, *rows])
     write_atomic(folder.metrics, text.getvalue().encode())
+
+
+def _order_events(folder: RunFolder) -> None:
+    """Name the files that are there so that the one to come sorts behind them: by name TensorBoard reads them.
+
+    A name has the time, and the clock may have been put back.
+    """
+    now, prefix = int(time.time()), "events.out.tfevents."
+    files = sorted(folder.tensorboard.glob(f"{prefix}*"))
+    late = [path for path in files if path.name.removeprefix(prefix) >= f"{now:010d}"]
+    for i, path in enumerate(late):
+        _, _, rest = path.name.removeprefix(prefix).partition(".")
+        path.rename(path.with_name(f"{prefix}{now - len(late) + i:010d}.{rest}"))
+
+
+def _end_last_row(folder: RunFolder) -> None:
+    """Drop what a killed process or a full disk has left of a row, lest the next one go on in it."""
+    with contextlib.suppress(FileNotFoundError), folder.metrics.open("rb+") as file:
+        content = file.read()
+        if not content.endswith(b"\n"):
+            file.truncate(content.rfind(b"\n") + 1)
 
 
 def _compared(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,8 +148,13 @@ def _compared(values: Mapping[str, Any]) -> dict[str, Any]:
             for key, value in node.items():
                 visit(f"{prefix}.{key}" if prefix else str(key), value)
         elif node is not None:
-            flat[prefix] = node if isinstance(node, bool | int | float | str) else str(node)
+            flat[prefix] = node if isinstance(node, int | float) and not isinstance(node, bool) else _word(node)
 
     for group in ("model", "trainer"):
         visit(group, values[group])
     return flat | {"dataset": values["dataset"]["name"], "seed": values["seed"]}
+
+
+def _word(value: Any) -> str:
+    """As YAML has it: TensorBoard would take ``true`` for 1."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

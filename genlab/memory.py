@@ -1,16 +1,47 @@
-"""Work in pieces that fit the memory of a device."""
+"""Work in pieces that fit the memory of a device, and what fits no memory at all."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 
+from genlab.errors import DataError
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+def check_room(num_bytes: int, what: str) -> None:
+    """Refuse what the host's memory has no room for before any of it is allocated.
+
+    Raises:
+        DataError: ``what`` needs ``num_bytes``, and fewer are free.
+    """
+    free = _free_bytes()
+    if free is not None and num_bytes > free:
+        raise DataError(
+            f"{what}: {num_bytes / 1e9:.1f} GB of images, and {free / 1e9:.1f} GB of memory are free; make "
+            "them smaller (dataset.image_size) or fewer"
+        )
+
+
+def _free_bytes() -> int | None:
+    """What can be had without swapping, as Linux estimates it; all there is elsewhere, if that is known."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def piece(device: torch.device, num_bytes: int, default: int) -> int:

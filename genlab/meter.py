@@ -48,17 +48,18 @@ class Meter:
             steps = (step for step, _ in self._rows[group])
             self._rows[group] = list(zip(steps, values.unbind(), strict=True))
         held = {group: values.cpu() for group, values in stacked.items()}
-        for group, values in held.items():
-            if values.isfinite().all():
-                continue
-            i, j = (~values.isfinite()).nonzero()[0].tolist()
-            raise TrainingError(
-                f"the term '{self._names[group][j]}' is {values[i, j].item()} "
-                f"at step {self._rows[group][i][0]} "
-                f"(group '{group}'); lower trainer.optimizer.lr or set trainer.clip_grad_norm; "
-                "the last good checkpoint, if there is one, is kept"
-            )
-        return held
+        wrong = [
+            (self._rows[group][i][0], group, self._names[group][j], values[i, j].item())
+            for group, values in held.items()
+            for i, j in (~values.isfinite()).nonzero()[:1].tolist()
+        ]
+        if not wrong:
+            return held
+        step, group, name, value = min(wrong, key=lambda found: found[0])  # groups poison one another
+        raise TrainingError(
+            f"the term '{name}' is {value} at step {step} (group '{group}'); lower trainer.optimizer.lr or set "
+            "trainer.clip_grad_norm; the last good checkpoint, if there is one, is kept"
+        )
 
     def read(self) -> dict[str, float]:
         """The mean of each term since the last call; raises as :meth:`check` does."""

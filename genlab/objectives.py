@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import torch
 from annotated_types import Gt, Le
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from genlab.config import Count, Index, NonNegative, config
 from genlab.nets.gaussian import DiagonalGaussian
 from genlab.nets.mlp import MLP, MLPConfig
+from genlab.registry import Choice
 from genlab.types import Update
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ class LinearWarmup:
 
     References:
         Sønderby et al. 2016, "Ladder variational autoencoders", section 3.
+
+    >>> [LinearWarmup(steps=3).weight(step) for step in range(5)]
+    [0.25, 0.5, 0.75, 1.0, 1.0]
     """
 
     name: Literal["linear"] = "linear"
@@ -51,6 +55,9 @@ class CyclicalWarmup:
 
     References:
         Fu et al. 2019, "Cyclical annealing schedule: a simple approach to mitigating KL vanishing".
+
+    >>> [CyclicalWarmup(period=4, ramp=0.5).weight(step) for step in range(6)]
+    [0.5, 1.0, 1.0, 1.0, 0.5, 1.0]
     """
 
     name: Literal["cyclical"] = "cyclical"
@@ -212,6 +219,11 @@ def log_aggregate_posterior(mean: Tensor, log_var: Tensor, z: Tensor) -> tuple[T
     """``log q(z)`` ``(N,)`` and ``log q(z_d)`` ``(N, D)`` in nats, of ``q(z) = 1/M sum_j q(z|x_j)``.
 
     ``mean`` and ``log_var`` are ``(M, D)``, ``z`` is ``(N, D)``; ``(N, M, D)`` numbers are held.
+
+    >>> mean, z = torch.zeros(3, 2), torch.zeros(1, 2)  # three equal posteriors are one standard normal
+    >>> log_q, log_q_per_dim = log_aggregate_posterior(mean, torch.zeros(3, 2), z)
+    >>> torch.allclose(log_q.exp() * 2 * torch.pi, torch.ones(1)), torch.allclose(log_q, log_q_per_dim.sum(1))
+    (True, True)
     """
     each = DiagonalGaussian(mean, log_var).log_prob_per_dim(z[:, None])
     log_count = math.log(len(mean))
@@ -320,6 +332,15 @@ class IWAE(Objective):
         yield Update("model", loss, logs)
 
 
-ObjectiveConfig = Annotated[
-    ELBOConfig | CapacityConfig | BetaTCVAEConfig | FactorVAEConfig | IWAEConfig, Field(discriminator="name")
-]
+class BuildsObjective(Protocol):
+    """The configuration of an objective; ``name`` is a literal of its own."""
+
+    def build(self, latent_dim: int) -> Objective:
+        """The objective for codes of that many dimensions."""
+        ...
+
+
+OBJECTIVES = Choice(
+    "objective", "name", ELBOConfig, CapacityConfig, BetaTCVAEConfig, FactorVAEConfig, IWAEConfig
+)
+ObjectiveConfig = Annotated[BuildsObjective, OBJECTIVES]

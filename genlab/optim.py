@@ -27,6 +27,7 @@ class OptimizerConfig:
 
     name: str = "Adam"
     lr: Positive = 1e-3
+    """Learning rate, which the schedule multiplies."""
     weight_decay: NonNegative = 0.0
     options: dict[str, Any] = Field(default_factory=dict)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeVar
 
@@ -27,6 +28,32 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message as it is, unwrapped."""
         rich.get_console().print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+
+
+def _consoles() -> list[ConsoleHandler]:
+    return [handler for handler in logging.getLogger().handlers if isinstance(handler, ConsoleHandler)]
+
+
+def is_hushed() -> bool:
+    """Whether the console is left to one speaker, so that tables are for the files alone."""
+    return any(console.filters for console in _consoles())
+
+
+@contextmanager
+def hushed(speaker: str) -> Iterator[None]:
+    """Nothing reaches the console inside the block but warnings, and what the logger ``speaker`` says."""
+
+    def passes(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or record.name == speaker
+
+    consoles = _consoles()
+    for console in consoles:
+        console.addFilter(passes)
+    try:
+        yield
+    finally:
+        for console in consoles:
+            console.removeFilter(passes)
 
 
 class Progress:

@@ -22,10 +22,14 @@ import math
 import os
 import re
 import shlex
+import statistics
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,10 +42,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from genlab import own
 from genlab.config import quoted
 from genlab.errors import ConfigError, GenlabError, TrainingError, did_you_mean
 from genlab.files import write_atomic
-from genlab.run_folder import CONFIG
+from genlab.progress import hushed
+from genlab.run_folder import CONFIG, RunFolder
+from genlab.sweep_watch import Tally, count_jobs, line, main_metric, settings_of_job
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +72,13 @@ class Watch(Callback):
         Only here does Hydra tell it before the first job starts.
         """
         Watch.folder = Path(config.hydra.sweep.dir).absolute()
+        own.remember(Watch.folder, sys.argv[1:])
         with read_write(config):
             config.hydra.sweep.dir = str(Watch.folder)
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(Watch.folder)}")
+        total = count_jobs(config.hydra)
+        jobs = "a sweep" if total is None else "1 job" if total == 1 else f"{total} jobs"
+        log.info("%s in %s; what each one says is in its train.log", jobs, Watch.folder)
 
 
 @contextlib.contextmanager
@@ -161,11 +172,13 @@ def attempt(
     if record and record["overrides"] != list(hydra.overrides.task):
         other = " ".join(record["overrides"])
         raise ConfigError(f"{folder} holds another job ({other}); name another folder for this sweep")
-    metrics = _read(folder / "summary.json").get("metrics") if record.get("status") == OK else None
+    metrics = RunFolder(folder).load_summary().get("metrics") if record.get("status") == OK else None
     if metrics is not None:
         log.info("job %d is done already: %s", hydra.job.num, folder)
         return contextlib.nullcontext(Earlier(metrics=metrics))
-    return _begun(folder, record or _first_record(folder, hydra, config), explain)
+    record = record or _first_record(folder, hydra, config)
+    tell = partial(_tell, hydra, OmegaConf.select(config, "objective"))
+    return _begun(folder, record, tell, explain)
 
 
 def _first_record(folder: Path, hydra: HydraConf, config: DictConfig) -> dict[str, Any]:
@@ -187,16 +200,40 @@ def _goal(hydra: HydraConf, config: DictConfig) -> list[str] | None:
 
 @contextlib.contextmanager
 def _begun(
-    folder: Path, record: dict[str, Any], explain: Callable[[Exception], Exception]
+    folder: Path,
+    record: dict[str, Any],
+    tell: Callable[[Mapping[str, Any]], None],
+    explain: Callable[[Exception], Exception],
 ) -> Iterator[Earlier]:
+    start = time.perf_counter()
+
+    def end(status: str, error: str = "") -> None:
+        ended = record | {"status": status, "error": error, "wall_seconds": time.perf_counter() - start}
+        _save(folder, ended)
+        tell(ended)
+
     _save(folder, record | {"status": UNFINISHED, "error": ""})
     try:
-        yield Earlier({"resume": str(folder)} if (folder / CONFIG).is_file() else {})
+        with hushed(log.name):
+            yield Earlier({"resume": str(folder)} if (folder / CONFIG).is_file() else {})
     except Exception as error:
         with contextlib.suppress(OSError):
-            _save(folder, record | {"status": FAILED, "error": str(explain(error))})
+            end(FAILED, str(explain(error)))
         raise
-    _save(folder, record | {"status": OK, "error": ""})
+    end(OK)
+
+
+def _tell(hydra: HydraConf, objective: Any, record: Mapping[str, Any]) -> None:
+    """One line about the job of this process, which has ended as ``record`` says."""
+    records = [_read(path) for path in Path(hydra.sweep.dir).rglob(_RECORD)]
+    seconds = record["wall_seconds"]
+    metrics = _read(Path(hydra.runtime.output_dir) / "summary.json").get("metrics", {})
+    done = [each.get("wall_seconds", seconds) for each in records if each.get("status") == OK] or [seconds]
+    running = sum(each.get("status") == UNFINISHED for each in records)
+    tally = Tally(len(records) - running, running, count_jobs(hydra), statistics.mean(done))
+    outcome = f"ok{main_metric(metrics, objective)}" if record["status"] == OK else f"failed: {record['error']}"
+    words = line(record["number"], settings_of_job(hydra), outcome, seconds, tally, datetime.now())
+    log.log(logging.INFO if record["status"] == OK else logging.ERROR, words)
 
 
 @contextlib.contextmanager
@@ -204,7 +241,8 @@ def _resumed(folder: Path, record: dict[str, Any]) -> Iterator[Earlier]:
     yield Earlier()  # what fails here may be no more than the attempt: the job stays what it was
     _save(folder, record | {"status": OK, "error": ""})
     sweep = Path(os.path.normpath(folder / record["sweep"]))
-    if any((sweep / name).is_file() for name in ("multirun.yaml", "sweep.csv")):  # else the job was moved
+    moved = not any((sweep / name).is_file() for name in ("multirun.yaml", "sweep.csv"))
+    if sweep.absolute() in folder.absolute().parents and not moved:
         _write(sweep)
         log.info("brought up to date: %s", sweep / "sweep.md")
 
@@ -274,7 +312,7 @@ def collect(sweep: Path) -> list[Job]:
 def _job(folder: Path, sweep: Path) -> Job:
     record = _read(folder / _RECORD)
     done = record["status"] == OK
-    summary = _read(folder / "summary.json") if done else {}
+    summary = RunFolder(folder).load_summary() if done else {}
     reports = [_read(path) for path in sorted(folder.glob("evaluation/*.json"))] if done else []
     return Job(
         number=record["number"],

@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from genlab import checkpoint, torchrun
 from genlab.callbacks.base import Callback, Snapshot
+from genlab.checkpoint_check import of_a_run
 from genlab.data.device import Splits
 from genlab.distributed import Agreement
-from genlab.errors import CheckpointError, ConfigError, did_you_mean
+from genlab.errors import CheckpointError, ConfigError, TrainingError, did_you_mean
 from genlab.hardware import Hardware, compile_model
 from genlab.iteration import Iteration
 from genlab.logger import RunLogger
@@ -66,7 +68,7 @@ class Trainer:
         self.processes = hardware.processes
         self.folder, self.logger, self.callbacks, self.seed = folder, logger, callbacks, seed
         self.ema = EMA(model) if config.averages else None
-        compile_model(list(model.compiled()), hardware.config.compile)
+        compile_model(model.compiled(), hardware.config.compile)
         self.meter = Meter(self.processes)
         self.stage_configs = config.by_stage(model.stages())
         self.step, self.elapsed = 0, 0.0
@@ -145,11 +147,13 @@ class Trainer:
             if self.config.checkpoint_every and self.step % self.config.checkpoint_every == 0:
                 self._save()
         self._log_window(progress)
+        self._check()
         self.epoch, self.batch = self.epoch + 1, 0
         self.processes.average_buffers(self.model)
         self._validate()
         self._call("on_epoch_end")
         self._save()
+        self._keep_epoch()
         progress.epoch(self.epoch, self.stage_config.epochs, self.metrics)
         self._leave_if_told(interrupted, now=True)
 
@@ -269,8 +273,19 @@ class Trainer:
             "step": self.step,
         }
 
+    def _check(self) -> None:
+        """Lest what has gone wrong replace what was good. A last step may overflow whose terms are finite."""
+        self.meter.check()
+        if get_total_norm([p.detach() for p in self.model.parameters()], math.inf).isfinite():
+            return
+        name = next(name for name, p in self.model.named_parameters() if not p.isfinite().all())
+        raise TrainingError(
+            f"the parameter '{name}' is not finite after step {self.step}; lower trainer.optimizer.lr or set "
+            "trainer.clip_grad_norm; the last good checkpoint, if there is one, is kept"
+        )
+
     def _save(self) -> None:
-        self.meter.check()  # what has gone wrong must not replace what was good
+        self._check()
         self.processes.average_buffers(self.model)
         random = self.processes.gather(self.hardware.random_state())
         if not self.processes.first:
@@ -287,8 +302,18 @@ class Trainer:
             "elapsed": self.elapsed,
             "metrics": self.metrics,
             "meter": self.meter.state_dict(),
+            "logged": self.folder.logged_so_far(),
         }
         checkpoint.save(self.folder.last, state, keep=self.folder.previous)
+
+    def _keep_epoch(self) -> None:
+        """Keep the weights of this epoch, and drop what is older than the ``trainer.keep`` last ones."""
+        if not self.config.keep or not self.processes.first:
+            return
+        stage = self.stage.name if len(self.model.stages()) > 1 else None
+        checkpoint.save(self.folder.of_epoch(self.epoch, stage), self._weights())
+        for old in self.folder.up_to_epoch(self.epoch, stage)[: -self.config.keep]:
+            old.unlink(missing_ok=True)
 
     def _leave_if_told(self, interrupted: Interruption, now: bool = False) -> None:
         """Save and end where a signal came to any process; ``now``: don't put the question off."""
@@ -302,6 +327,7 @@ class Trainer:
         log.info("stopped at step %d; continue with: %s train resume=%s", self.step, program, self.folder.path)
         raise SystemExit(interrupted.exit_code)
 
+    @of_a_run()
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint that this class saved, with as many processes or others.
 
@@ -321,8 +347,16 @@ class Trainer:
         for name, group in self.iteration.groups.items():
             group.load_state_dict(state["optimizers"][name])
         self.metrics = dict(state["metrics"])
+        if self.logger is not None:
+            self.logger.chart(self.metrics)
         self.meter.load_state_dict(state["meter"], self.hardware.device)
         self._restore_random(state["random"])
+        if self.logger is not None and "logged" in state and not self._logged(state["logged"]):
+            log.warning("%s: rows up to step %d are lost or altered", self.folder.metrics, self.step)
+
+    def _logged(self, so_far: tuple[int, str] | None) -> bool:
+        """Whether ``metrics.csv`` begins with what was logged when a checkpoint was saved."""
+        return so_far is not None and self.folder.logged_so_far(so_far[0]) == so_far
 
     def _restore_random(self, states: Any) -> None:
         """Where each process was; one more than there were begins where no other is."""

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from pydantic import Field
 
-from genlab.config import Count, Positive, ProperFraction, config, parse
+from genlab.config import Count, Index, Positive, ProperFraction, config, parse
 from genlab.errors import ConfigError, did_you_mean
 from genlab.optim import Constant, OptimizerConfig, Schedule
 from genlab.types import Stage
@@ -22,7 +22,8 @@ class TrainerConfig:
     ``stages`` and ``groups`` hold what differs for one stage or parameter group: any of ``epochs`` (stages
     only), ``optimizer``, ``schedule``, ``clip_grad_norm`` and ``ema_decay``, in part or in whole.
     ``batch_size`` is that of all processes together. ``monitor`` is the term of validation that decides which
-    checkpoint is best; ``None``: the last one is.
+    checkpoint is best; ``None``: the last one is. ``keep`` is the number of epochs whose weights stay beside
+    those of the last and the best one.
     """
 
     epochs: Count = 10
@@ -34,6 +35,7 @@ class TrainerConfig:
     ema_decay: ProperFraction | None = None
     log_every: Count = 50
     checkpoint_every: Count | None = None
+    keep: Index = 0
     monitor: str | None = "loss"
     stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
     groups: dict[str, dict[str, Any]] = Field(default_factory=dict)

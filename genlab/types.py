@@ -140,7 +140,11 @@ class HasCodeLikelihood(Protocol):
 
 @dataclass(frozen=True)
 class BoundTerms:
-    """Importance samples ``(m, B)`` of a bound, in nats: ``-log p(x|z)`` and ``log q(z|x) - log p(z)``."""
+    """Importance samples ``(m, B)`` of a bound, in nats: ``-log p(x|z)`` and ``log q(z|x) - log p(z)``.
+
+    >>> BoundTerms(torch.tensor([[1.0], [1.0]]), torch.tensor([[0.5], [0.5]])).bound()  # equal weights
+    tensor([-1.5000])
+    """
 
     reconstruction: Tensor
     kl: Tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -38,20 +39,33 @@ class Snapshot:
 
 @config
 class EpochsConfig:
-    """Epochs at which something happens: ``every`` so many (``null``: none), and those that ``at`` names."""
+    """Epochs at which something happens: ``every`` so many (``null``: none), and those that ``at`` names.
+
+    Of ``every`` so many there are ``most`` in a stage (``null``: all), so that a long run does not fill the
+    disk: where there would be more, a tenth of them are the first, and the others lie evenly over the stage.
+    """
 
     every: Count | None = 1
     at: tuple[Count | Literal["first", "middle", "last"], ...] = ()
+    most: Count | None = 100
 
     def due(self, epoch: int, num_epochs: int) -> bool:
         """Whether ``epoch`` of ``num_epochs``, counted from 1, is among them.
 
         >>> [epoch for epoch in range(1, 11) if EpochsConfig(every=4, at=("first", "last")).due(epoch, 10)]
         [1, 4, 8, 10]
+        >>> [epoch for epoch in range(1, 1001) if EpochsConfig(most=10).due(epoch, 1000)]
+        [1, 112, 224, 336, 448, 560, 672, 784, 896]
         """
         words = {"first": 1, "middle": (num_epochs + 1) // 2, "last": num_epochs}
         named = {words[at] if isinstance(at, str) else at for at in self.at}
-        return epoch in named or (self.every is not None and epoch % self.every == 0)
+        if epoch in named or self.every is None or epoch % self.every:
+            return epoch in named
+        turn, turns = epoch // self.every, num_epochs // self.every
+        if self.most is None or turns <= self.most:
+            return True
+        first = self.most // 10
+        return turn <= first or turn % math.ceil(turns / (self.most - first)) == 0
 
 
 class Callback:

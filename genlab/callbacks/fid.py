@@ -28,6 +28,7 @@ class FIDConfig(EpochsConfig, QualityConfig):
 
     every: Count | None = None
     at: tuple[Count | Literal["first", "middle", "last"], ...] = ("first", "middle", "last")
+    most: Count | None = None
     measures: tuple[Measure, ...] = ("fid", "classes")
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from genlab.callbacks.base import Snapshot
+from genlab.callbacks.base import EpochsConfig, Snapshot
 from genlab.callbacks.codes import posteriors
 from genlab.callbacks.figure import FigureCallback, FigureConfig
 from genlab.config import Count, Positive, config
@@ -45,7 +45,8 @@ class Posterior(FigureCallback):
             return None
         q = posteriors(snapshot.model, snapshot.held_out, self.config.num_images)
         kl = kl_per_dim(q)
-        snapshot.logger.histogram("posterior/kl_per_dim", kl, snapshot.step)
+        if EpochsConfig(most=self.config.most).due(snapshot.epoch, snapshot.num_epochs):
+            snapshot.logger.histogram("posterior/kl_per_dim", kl, snapshot.step)
         return {
             "active_units": float(active_units(q, self.config.threshold).sum()),
             "mutual_information": mutual_information(q),

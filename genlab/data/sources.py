@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Discriminator
+from pydantic import AfterValidator, Discriminator, Field
 
 from genlab.config import config
 from genlab.data.archives import unpack
@@ -21,12 +21,22 @@ if TYPE_CHECKING:
     from genlab.data.store import Store
 
 
+def _below(folder: str) -> str:
+    if folder.startswith("/") or ".." in folder.split("/"):
+        raise ValueError(f"'{folder}' leads out of the folder that it is in")
+    return folder
+
+
+Below = Annotated[str, AfterValidator(_below)]
+"""A folder inside another."""
+
+
 @config
 class Local:
     """``dataset.root``, ``$GENLAB_DATA`` and the cache, laid out as genlab or as torchvision does."""
 
     kind: Literal["local"]
-    folder: str
+    folder: Below
     """Where torchvision keeps the files, below its root."""
 
     def paths(self, name: str, store: Store) -> Iterator[Path]:
@@ -44,6 +54,7 @@ class Directory:
 
     kind: Literal["directory"]
     path: str
+    """The folder of the files."""
 
     def paths(self, name: str, store: Store) -> Iterator[Path]:
         """The file in that folder."""
@@ -56,6 +67,7 @@ class Torchvision:
 
     kind: Literal["torchvision"]
     dataset: TorchvisionSet
+    """The class of ``torchvision.datasets``."""
 
     def paths(self, name: str, store: Store) -> Iterator[Path]:
         """Download the file, or the archive that holds it, from the first mirror that answers."""
@@ -79,7 +91,7 @@ class Url:
     """A public folder of files, each with the md5 that it must have."""
 
     kind: Literal["url"]
-    url: str
+    url: Annotated[str, Field(pattern=r"^https?://")]
     """The folder's address; ``/`` and a file's name are appended."""
     md5s: Mapping[str, str]
     """By the file's name."""
@@ -100,8 +112,9 @@ class Debian:
     """A package of the system's own Debian or Ubuntu archive, fetched and unpacked without root."""
 
     kind: Literal["debian"]
-    package: str
-    path: str
+    package: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
+    """Its name in the archive."""
+    path: Below
     """The folder of the files inside the package."""
 
     def paths(self, name: str, store: Store) -> Iterator[Path]:
@@ -116,7 +129,8 @@ class Debian:
             deb = _only(work, "*.deb")
             run(["dpkg-deb", "-x", str(deb), "tree"], work, f"unpacking package {self.package}")
             for path in sorted((work / "tree" / self.path).glob("*")):
-                store.admit(path)
+                if path.is_file() and not path.is_symlink():
+                    store.admit(path)
         return _with_gz(store.folder / name)
 
 
@@ -125,9 +139,9 @@ class Npm:
     """A package of the npm registry that npm is set up for; none of its code is run."""
 
     kind: Literal["npm"]
-    package: str
+    package: Annotated[str, Field(pattern=r"^(@[\w.-]+/)?\w[\w.-]*@\d[\w.+-]*$")]
     """With its version: ``name@1.2.3``."""
-    path: str
+    path: Below
     """The folder of the files inside the package."""
 
     def paths(self, name: str, store: Store) -> Iterator[Path]:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
 import os
+import struct
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from genlab.data.fetch import MAX_BYTES, UnavailableError, log, reason_of, replacing
+from genlab.data.fetch import DEFLATE_RATIO, MAX_BYTES, UnavailableError, log, reason_of, replacing
 from genlab.data.mirrors import file_md5s
 from genlab.data.sources import Source, Torchvision, Url
 from genlab.errors import ConfigError, DataError
+from genlab.own import user_cache
 
 if TYPE_CHECKING:
     from genlab.data.config import DatasetConfig
@@ -58,8 +61,12 @@ class Store:
             raise DataError(f"dataset.root={self.config.root}: no such file or folder")
         return root
 
-    def content(self, name: str) -> bytes:
+    def content(self, name: str, promised: Callable[[bytes], int] | None = None) -> bytes:
         """The verified bytes of the file ``name``, unzipped, from the first source that has it.
+
+        Args:
+            name: of the content, without ``.gz``.
+            promised: from the first bytes, how many there should be; of a file with more, one more is unzipped.
 
         Raises:
             DataError: no source has it; the message lists them all, each with its reason.
@@ -67,7 +74,7 @@ class Store:
         reasons = []
         for source in self.config.sources:
             try:
-                return self._from(source, name)
+                return self._from(source, name, promised)
             except UnavailableError as error:
                 reasons.append(f"{source.kind}: {error}")
             except OSError as error:
@@ -77,11 +84,11 @@ class Store:
             f"GENLAB_DATA or dataset.root to the folder that has it; tried {'; '.join(reasons)}"
         )
 
-    def _from(self, source: Source, name: str) -> bytes:
+    def _from(self, source: Source, name: str, promised: Callable[[bytes], int] | None) -> bytes:
         reasons = []
         for path in source.paths(name, self):
             try:
-                content, is_vouched = self._read(path, path.name)
+                content, is_vouched = self._read(path, path.name, promised)
             except (FileNotFoundError, NotADirectoryError):
                 reasons.append(f"not in {path.parent}")
                 continue
@@ -120,7 +127,9 @@ class Store:
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache_folder()) as work:
             yield Path(work)
 
-    def _read(self, path: Path, filename: str) -> tuple[bytes, bool]:
+    def _read(
+        self, path: Path, filename: str, promised: Callable[[bytes], int] | None = None
+    ) -> tuple[bytes, bool]:
         """The content of ``path``, to be called ``filename``, and whether a checksum vouches for it.
 
         The sha256 of the content where the dataset's YAML knows it, so that a re-compressed copy is as
@@ -130,9 +139,11 @@ class Store:
             UnavailableError: it is corrupt, or another file.
             OSError: it can't be read.
         """
+        if not path.is_file():  # a pipe would be waited for
+            raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
         with path.open("rb") as file:
-            stored = _read_limited(file)
-        content = _gunzip(stored) if stored.startswith(b"\x1f\x8b") else stored
+            stored = _read_limited(file, path.stat().st_size)
+        content = _gunzip(stored, promised) if stored.startswith(b"\x1f\x8b") else stored
         if sha256 := self.config.checksums.get(filename.removesuffix(".gz")):
             _match("sha256", hashlib.sha256(content).hexdigest(), sha256)
             return content, True
@@ -153,28 +164,24 @@ def cache_folder() -> Path:
     return named if named != Path() and os.access(named, os.W_OK) else user_cache()
 
 
-def user_cache() -> Path:
-    """``genlab`` in ``$XDG_CACHE_HOME``, by default ``~/.cache``."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "genlab"
-
-
 def _md5s(source: Source) -> Mapping[str, str]:
     if isinstance(source, Torchvision):
         return file_md5s(source.dataset)
     return source.md5s if isinstance(source, Url) else {}
 
 
-def _gunzip(stored: bytes) -> bytes:
+def _gunzip(stored: bytes, promised: Callable[[bytes], int] | None) -> bytes:
     try:
-        with gzip.open(io.BytesIO(stored)) as file:
-            return _read_limited(file)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        with gzip.GzipFile(fileobj=io.BytesIO(stored)) as file:
+            most = DEFLATE_RATIO * len(stored)
+            return _read_limited(file, min(most, promised(file.peek(64))) if promised else most)
+    except (EOFError, gzip.BadGzipFile, zlib.error, struct.error) as error:
         raise UnavailableError(f"truncated or corrupt gzip file ({error})") from error
 
 
-def _read_limited(file: IO[bytes] | gzip.GzipFile) -> bytes:
-    content = file.read(MAX_BYTES + 1)
+def _read_limited(file: IO[bytes] | gzip.GzipFile, size: int) -> bytes:
+    """All of a file that has at most ``size`` bytes: room for as many is made before they are read."""
+    content = file.read(min(size, MAX_BYTES) + 1)
     if len(content) > MAX_BYTES:
         raise UnavailableError(f"more than {MAX_BYTES} bytes")
     return content

@@ -17,7 +17,12 @@ from genlab.likelihood import level_log_prob, signed
 
 
 def prior_term(process: Process, x0: Tensor) -> Tensor:
-    """``L_T = KL(q(x_T | x_0) || N(0, I))`` of images ``(B, C, H, W)`` on [-1, 1]: nats per image ``(B,)``."""
+    """``L_T = KL(q(x_T | x_0) || N(0, I))`` of images ``(B, C, H, W)`` on [-1, 1]: nats per image ``(B,)``.
+
+    >>> half = Process(torch.tensor([0.5], dtype=torch.float64))  # N(0.7 x_0, 1/2) against N(0, 1)
+    >>> prior_term(half, torch.ones(1, 1, 1, 1))  # log(2) / 2
+    tensor([0.3466])
+    """
     alpha_bar = process.log_alpha_bar[-1].exp()
     kl = 0.5 * (alpha_bar * (x0.square() - 1) - torch.log1p(-alpha_bar))  # from digits that 1 - alpha_bar lacks
     return kl.flatten(1).sum(1)

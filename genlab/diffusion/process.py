@@ -39,6 +39,12 @@ class Process(nn.Module):
         Ho et al. 2020, "Denoising diffusion probabilistic models", section 2; of any two steps s < t as in
         Song et al. 2021, "Denoising diffusion implicit models", and Kingma et al. 2021, "Variational
         diffusion models", appendix A.
+
+    >>> process, t = Process(torch.full((2,), 0.5, dtype=torch.float64)), torch.tensor([2])
+    >>> process.alpha(t).square().item()  # half of a half is left
+    0.25
+    >>> process.posterior_variance(torch.tensor([1]), t).item()  # 0.5 * 0.5 / 0.75, eq. 7
+    0.333...
     """
 
     log_alpha_bar: Tensor
@@ -140,6 +146,12 @@ def read(
     """The image and the noise that an output of that kind says; ``clip`` keeps the image in [-1, 1].
 
     The noise is that of the image: the two always make up ``x_t = alpha x_0 + sigma eps``.
+
+    >>> x0, eps = torch.tensor([0.5]), torch.tensor([2.0])
+    >>> read("eps", eps, 0.8 * x0 + 0.6 * eps, 0.8, 0.6, clip=False).x0
+    tensor([0.5000])
+    >>> read("v", 0.8 * eps - 0.6 * x0, 0.8 * x0 + 0.6 * eps, 0.8, 0.6, clip=False).x0
+    tensor([0.5000])
     """
     if kind == "eps":
         x0 = (x_t - sigma * output) / alpha

@@ -7,6 +7,7 @@ another alone, never with published ones.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from genlab.memory import lowered, piece
 from genlab.registry import EXTRACTORS
 from genlab.types import DataSpec
 
+WEIGHTS = Path(__file__).parent / "weights"
 NUM_FEATURES = 128
 NUM_CLASSES = 10
 SHAPE = (1, 28, 28)
@@ -94,6 +96,8 @@ class Classifier(Extractor):
 
     num_features = NUM_FEATURES
     num_classes = NUM_CLASSES
+    sha256: str
+    """Of the file of weights that ships with genlab."""
 
     def __init__(self, spec: DataSpec, weights: Path | None) -> None:
         super().__init__(spec, weights)
@@ -103,10 +107,17 @@ class Classifier(Extractor):
                 "(extractor=inception takes every size, grey or RGB), or extractor=auto"
             )
         self.network = Network()
-        path = weights or Path(__file__).parent / "weights" / f"{self.name}.safetensors"
+        path = weights or WEIGHTS / f"{self.name}.safetensors"
         facts = self._load(path)
+        if weights is None and hashlib.sha256(path.read_bytes()).hexdigest() != self.sha256:
+            raise ConfigError(f"weights of extractor '{self.name}', {path}: altered; install genlab anew")
         self.trained_on = facts.get("trained_on")
-        self.test_accuracy = float(facts["test_accuracy"]) if "test_accuracy" in facts else None
+        try:
+            self.test_accuracy = float(facts["test_accuracy"]) if "test_accuracy" in facts else None
+        except ValueError:
+            raise ConfigError(
+                f"weights of extractor '{self.name}', {path}: a test_accuracy that is none"
+            ) from None
         self.network.to(memory_format=torch.channels_last)
 
     def _load(self, path: Path) -> dict[str, str]:
@@ -144,6 +155,7 @@ class FashionCNN(Classifier):
     """Of the ten kinds of clothes of Fashion-MNIST."""
 
     name = "fashion_cnn"
+    sha256 = "9e20bba03c99784bb810e7771658d31224b6c2941c0dc43f86a9ab865778f464"
 
 
 @EXTRACTORS.register("mnist_cnn")
@@ -151,3 +163,4 @@ class MNISTCNN(Classifier):
     """Of the ten digits of MNIST."""
 
     name = "mnist_cnn"
+    sha256 = "6cee1e65c0a561f3d57f0b56c02b605713d2d6c9944626d16a468b52db0d06cf"

@@ -27,6 +27,9 @@ def class_kl(fake: Tensor, real: Tensor) -> float:
 
     References:
         Metz et al. 2017, "Unrolled generative adversarial networks", section 3.3.1.
+
+    >>> class_kl(torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5]))  # one of two classes left out: log 2
+    0.6931...
     """
     return (torch.xlogy(fake, fake) - torch.xlogy(fake, real.clamp(min=MIN_SHARE))).sum().item()
 
@@ -37,10 +40,17 @@ def modes(histogram: Tensor) -> int:
     References:
         Metz et al. 2017, section 3.3.1; Srivastava et al. 2017, "VEEGAN: reducing mode collapse in GANs using
         implicit variational learning", section 5.
+
+    >>> modes(torch.tensor([0.7, 0.0, 0.3]))
+    2
     """
     return int((histogram > 0).sum())
 
 
 def class_accuracy(logits: Tensor, y: Tensor) -> float:
-    """The share of images ``(N, K)`` that are recognised as the class ``y`` ``(N,)`` that they should be of."""
+    """The share of images ``(N, K)`` that are recognised as the class ``y`` ``(N,)`` that they should be of.
+
+    >>> class_accuracy(torch.tensor([[2.0, 1.0], [5.0, 0.0]]), torch.tensor([0, 1]))
+    0.5
+    """
     return (logits.argmax(1) == y.to(logits.device)).float().mean().item()

@@ -39,6 +39,10 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
     References:
         Heusel et al. 2017, "GANs trained by a two time-scale update rule converge to a local Nash
         equilibrium", eq. 6.
+
+    >>> x = torch.randn(100, 3)
+    >>> round(frechet_distance(x, x + torch.tensor([3.0, 4.0, 0.0])), 3)  # equal covariances: the squared shift
+    25.0
     """
     _require("FID", real, fake)
     device = _float64_device(real)
@@ -55,6 +59,11 @@ def statistics(features: Tensor, centre: Tensor, chunk: int = _CHUNK) -> tuple[T
 
     Of the covariance, which is symmetric, no more than the blocks on its diagonal and above are computed,
     ``chunk`` features at a time.
+
+    >>> x = torch.tensor([[1.0, 0.0], [3.0, 0.0]])
+    >>> statistics(x, torch.zeros(2, dtype=torch.float64))
+    (tensor([2., 0.], dtype=torch.float64), tensor([[2., 0.],
+            [0., 0.]], dtype=torch.float64))
     """
     count, dim = features.shape
     total, squares = torch.zeros_like(centre), centre.new_zeros(dim, dim)

@@ -15,10 +15,10 @@ from genlab.data.bits import PackedImages, Pixels
 from genlab.data.device import DeviceDataset
 from genlab.data.fetch import replacing
 from genlab.data.images import CHUNK
-from genlab.data.store import user_cache
 from genlab.errors import CheckpointError
 from genlab.extractors.base import Extractor, Features
 from genlab.models.base import Model
+from genlab.own import user_cache
 from genlab.progress import tracked
 from genlab.types import Samples
 

@@ -37,6 +37,12 @@ def prdc(real: Tensor, fake: Tensor, k: int = 5, chunk: int = _CHUNK) -> dict[st
     References:
         Kynkäänniemi et al. 2019, "Improved precision and recall metric for assessing generative models", eq.
         1 and 2; Naeem et al. 2020, "Reliable fidelity and diversity metrics for generative models", eq. 3-6.
+
+    >>> x = torch.arange(10.0)[:, None]
+    >>> prdc(x, x, k=1)
+    {'precision': 1.0, 'recall': 1.0, 'density': 2.8, 'coverage': 1.0}
+    >>> prdc(x, x + 100, k=1)
+    {'precision': 0.0, 'recall': 0.0, 'density': 0.0, 'coverage': 0.0}
     """
     if min(len(real), len(fake)) <= k:
         raise ConfigError(

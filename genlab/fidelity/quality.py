@@ -37,10 +37,12 @@ class QualityConfig:
     extractor: str = "auto"
     weights: str | None = None
     measures: tuple[Measure, ...] = typing.get_args(Measure)
+    """What is computed."""
     num_samples: Count = 10_000
     max_images: Count | None = 10_000
     k: Count = 5
     batch_size: Count = 500
+    """Images at once."""
 
     def __post_init__(self) -> None:
         """At least one measure, and images enough for it."""

@@ -15,6 +15,7 @@ from genlab.data import DatasetConfig
 from genlab.data.device import DeviceDataset, Splits
 from genlab.errors import CapabilityError, ConfigError
 from genlab.hardware import Hardware
+from genlab.logger import RunLogger
 from genlab.models.base import Model
 from genlab.progress import tracked
 from genlab.report.figures import histograms
@@ -103,6 +104,11 @@ class Evaluation:
         """Draw the figures of ``result`` into ``folder``: by default histograms of its scores."""
         if result.scores:
             histograms(result.scores, result.score_name, result.title, folder / self.config.name)
+
+    def log(self, result: Result, logger: RunLogger, step: int) -> None:
+        """Show ``result`` in TensorBoard, beside its metrics: by default histograms of its scores."""
+        for name, scores in result.scores.items():
+            logger.histogram(f"evaluation/{self.config.name}/{name}", scores, step)
 
 
 def require_splits(splits: Sequence[str], dataset: DatasetConfig) -> None:

@@ -38,6 +38,7 @@ class SamplingConfig:
 
     num_images: Count = 1000
     batch_size: Count = 500
+    """Samples drawn at once."""
 
 
 @config

@@ -27,6 +27,7 @@ class FIDConfig(QualityConfig):
     name: Literal["fid"] = "fid"
     split: Literal["train", "val", "test"] = "test"
     seed: Seed = 0
+    """Of the samples."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,7 @@ class LikelihoodConfig:
     splits: tuple[Literal["train", "val", "test"], ...] = ("train", "test")
     max_images: Count | None = 10_000
     batch_size: Count = 500
+    """Images at once."""
     importance_samples: tuple[Count, ...] = (5, 50)
     seed: Seed = 0
 
@@ -211,7 +212,11 @@ def _bound_metrics(prefix: str, terms: Mapping[str, Tensor]) -> dict[str, float]
 
 
 def standard_error(values: Tensor) -> float:
-    """Of the mean of ``values`` ``(N,)``; NaN of a single one."""
+    """Of the mean of ``values`` ``(N,)``; NaN of a single one.
+
+    >>> standard_error(torch.tensor([1.0, 1.0, 1.0, 5.0]))  # 2, the standard deviation, over the root of 4
+    1.0
+    """
     return values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 

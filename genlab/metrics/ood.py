@@ -17,14 +17,15 @@ from genlab.config import Count, Seed, config, parse
 from genlab.data import DatasetConfig
 from genlab.data.device import DeviceDataset
 from genlab.errors import CapabilityError, ConfigError
+from genlab.logger import RunLogger
 from genlab.metrics.base import Evaluation, Result, Subject, Table
 from genlab.metrics.likelihood import protocol, standard_error, summarise
 from genlab.models.base import Model
 from genlab.ood.base import Score, View, density_of
 from genlab.ood.detection import auroc_interval, detection
 from genlab.registry import EVALUATIONS, SCORES
-from genlab.report.figures import histograms
-from genlab.report.ood import draw_extremes, draw_roc
+from genlab.report.figures import as_image, histograms, save
+from genlab.report.ood import draw_extremes, roc_figure
 from genlab.types import HasLikelihood
 
 Scores = Mapping[str, Tensor]
@@ -46,6 +47,7 @@ class OODConfig:
     max_images: Count | None = 10_000
     slow_images: Count | None = 200
     batch_size: Count = 500
+    """Images at once."""
     resize: bool = False
     resamples: Annotated[int, Ge(2)] = 500
     extremes: Count = 10
@@ -215,10 +217,24 @@ class OODEvaluation(Evaluation):
         """Draw a histogram for each score, the ROC curves, and the most and least likely images."""
         assert isinstance(result, OODResult)
         for name, scores in result.by_score.items():
-            histograms(scores, name, result.title.removesuffix(": AUROC"), folder / f"ood_{name}")
-        draw_roc(result.by_score, result.title.removesuffix(": AUROC"), folder / "ood_roc")
+            histograms(scores, name, _heading(result), folder / f"ood_{name}")
+        save(roc_figure(result.by_score, _heading(result)), folder / "ood_roc")
         first = next(iter(result.by_score))
         draw_extremes(result.extremes, f"Most and least typical by {first}", folder / "ood_extremes")
+
+    def log(self, result: Result, logger: RunLogger, step: int) -> None:
+        """Beside histograms a precision-recall curve of each score and set, and the ROC curves as an image."""
+        assert isinstance(result, OODResult)
+        super().log(result, logger, step)
+        for score, values in result.by_score.items():
+            (_, inside), *others = values.items()  # the model's own set comes first
+            for name, outside in others:
+                logger.pr_curve(f"ood/{score}/{name}", inside, outside, step)
+        logger.images("ood/roc", as_image(roc_figure(result.by_score, _heading(result))), step)
+
+
+def _heading(result: OODResult) -> str:
+    return result.title.removesuffix(": AUROC")
 
 
 def _require_one_kind(subject: Subject) -> None:

@@ -16,7 +16,11 @@ _CHUNK = 2**22  # densities held at once: memory stays flat
 
 
 def kl_per_dim(q: DiagonalGaussian) -> Tensor:
-    """Mean over the images of ``KL(q(z_d|x) || N(0, 1))``, in nats ``(D,)``, whatever the model's prior."""
+    """Mean over the images of ``KL(q(z_d|x) || N(0, 1))``, in nats ``(D,)``, whatever the model's prior.
+
+    >>> kl_per_dim(DiagonalGaussian(torch.tensor([[0.0, 2.0], [0.0, -2.0]]), torch.zeros(2, 2)))
+    tensor([0., 2.])
+    """
     return q.kl_to_standard_normal().mean(0)
 
 
@@ -25,6 +29,9 @@ def active_units(q: DiagonalGaussian, threshold: float = ACTIVE) -> Tensor:
 
     References:
         Burda et al. 2016, "Importance weighted autoencoders", section 5.
+
+    >>> active_units(DiagonalGaussian(torch.tensor([[0.0, 2.0], [0.0, -2.0]]), torch.zeros(2, 2)))
+    tensor([False,  True])
     """
     return q.mean.var(0, correction=0) > threshold
 

@@ -29,7 +29,9 @@ class ReconstructionConfig:
     splits: tuple[Literal["train", "val", "test"], ...] = ("train", "test")
     max_images: Count | None = 10_000
     batch_size: Count = 500
+    """Images at once."""
     seed: Seed = 0
+    """Of what is drawn."""
 
 
 @EVALUATIONS.register("reconstruction")
@@ -107,8 +109,8 @@ def compare(x: Tensor, reconstructed: Tensor) -> tuple[Tensor, Tensor]:
 def summarise(error: Tensor, ssim: Tensor) -> dict[str, float]:
     """Means of :func:`compare`, and the PSNR in dB of the mean error; what is not finite is left out.
 
-    >>> summarise(torch.tensor([0.01, 0.01]), torch.tensor([0.5, 1.0]))
-    {'MSE': 0.01, 'PSNR': 20.0, 'SSIM': 0.75}
+    >>> summarise(torch.tensor([0.25, 0.75]), torch.tensor([0.5, 1.0]))
+    {'MSE': 0.5, 'PSNR': 3.010..., 'SSIM': 0.75}
     """
     mse = error.mean().item()
     psnr = -10 * math.log10(mse) if mse else math.inf

@@ -30,6 +30,7 @@ class GANConfig:
 
     name: Literal["gan"] = "gan"
     latent_dim: Count = 100
+    """Dimensions of the noise."""
     noise: NoiseConfig
     generator: GeneratorConfig
     discriminator: DiscriminatorConfig

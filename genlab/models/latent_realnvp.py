@@ -24,6 +24,7 @@ class LatentRealNVPConfig(CodeFlowConfig):
 
     name: Literal["latent_realnvp"] = "latent_realnvp"
     latent_dim: Annotated[int, Ge(2)] = 32
+    """Dimensions of a code."""
     encoder: NetConfig
     decoder: NetConfig
     likelihood: PixelLikelihoodConfig

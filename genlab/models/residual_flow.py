@@ -34,6 +34,7 @@ class ResidualFlowConfig:
     norm_iterations: Count = 8
     inverse_tolerance: Positive = 1e-5
     inverse_max_iterations: Count = 1000
+    """The inverse gives up after so many."""
     alpha: Alpha = 1e-6
     estimator: Annotated[RussianRouletteConfig | TruncatedConfig, Field(discriminator="name")]
 

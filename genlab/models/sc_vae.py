@@ -33,7 +33,9 @@ class SCVAEConfig:
 
     name: Literal["sc_vae"] = "sc_vae"
     feature_dim: Count = 64
+    """Dimensions of a feature."""
     num_atoms: Count = 256
+    """Columns of the dictionary."""
     alpha: NonNegative = 1.0
     lasso_weight: NonNegative = 1.0
     lista: LISTAConfig

@@ -30,6 +30,7 @@ class VAEConfig:
 
     name: Literal["vae"] = "vae"
     latent_dim: Count = 10
+    """Dimensions of a code."""
     beta: NonNegative = 1.0
     encoder: NetConfig
     decoder: NetConfig

@@ -30,7 +30,9 @@ class VQVAEConfig:
 
     name: Literal["vq_vae"] = "vq_vae"
     embedding_dim: Count = 16
+    """Dimensions of a code."""
     num_codes: Count = 256
+    """Codes in the codebook."""
     commitment: NonNegative = 0.25
     codebook_decay: ProperFraction = 0.99
     restart_threshold: ProperFraction = 0.1

@@ -27,6 +27,7 @@ class FeatureMapConfig:
     channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (32, 64)
     num_blocks: Index = 0
     activation: Activation = "silu"
+    """Between layers."""
 
 
 @config

@@ -53,7 +53,9 @@ class MLPDiscriminatorConfig:
 
     name: Literal["mlp"] = "mlp"
     hidden_dims: Channels = (1024, 512, 256)
+    """Units of each hidden layer."""
     dropout: ProperFraction = 0.3
+    """Share of the units that are dropped in training."""
     norm: Norm = "none"
 
     def build(self, shape: Shape, extra: int) -> Body:

@@ -15,13 +15,21 @@ _LOG_2PI = math.log(2 * math.pi)
 
 
 def standard_normal_log_prob(x: Tensor) -> Tensor:
-    """Of images ``(B, ...)`` of any shape: nats per image ``(B,)``."""
+    """Of images ``(B, ...)`` of any shape: nats per image ``(B,)``.
+
+    >>> standard_normal_log_prob(torch.zeros(1, 2))  # -log(2 pi)
+    tensor([-1.8379])
+    """
     return (-0.5 * (x.square() + _LOG_2PI)).flatten(1).sum(1)
 
 
 @dataclass(frozen=True)
 class DiagonalGaussian:
-    """``N(mean, diag(exp(log_var)))``, one for each row; both ``(..., D)``."""
+    """``N(mean, diag(exp(log_var)))``, one for each row; both ``(..., D)``.
+
+    >>> DiagonalGaussian(torch.tensor([0.0, 2.0]), torch.zeros(2)).kl_to_standard_normal()  # mean^2 / 2
+    tensor([0., 2.])
+    """
 
     mean: Tensor
     log_var: Tensor

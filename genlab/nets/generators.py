@@ -52,6 +52,7 @@ class MLPGeneratorConfig(_GeneratorConfig):
 
     name: Literal["mlp"] = "mlp"
     hidden_dims: Channels = (256, 512, 1024)
+    """Units of each hidden layer."""
     batch_norm: bool = False
 
     def build(self, in_dim: int, shape: Shape) -> nn.Module:

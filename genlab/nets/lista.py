@@ -31,12 +31,20 @@ class Dictionary(nn.Module):
 
 
 def soft_threshold(x: Tensor, threshold: Tensor) -> Tensor:
-    """``sign(x) max(|x| - threshold, 0)``: the proximal map of ``threshold * ||x||_1``; zeros are exact."""
+    """``sign(x) max(|x| - threshold, 0)``: the proximal map of ``threshold * ||x||_1``; zeros are exact.
+
+    >>> soft_threshold(torch.tensor([-3.0, 0.5, 2.0]), torch.tensor(1.0))
+    tensor([-2.,  0.,  1.])
+    """
     return x.sign() * (x.abs() - threshold).relu()
 
 
 def lasso_objective(features: Tensor, atoms: Tensor, codes: Tensor, alpha: float) -> Tensor:
-    """``1/2 ||f - D s||^2 + alpha ||s||_1`` ``(B,)`` of ``features`` ``(B, d)`` and ``codes`` ``(B, K)``."""
+    """``1/2 ||f - D s||^2 + alpha ||s||_1`` ``(B,)`` of ``features`` ``(B, d)`` and ``codes`` ``(B, K)``.
+
+    >>> lasso_objective(torch.tensor([[3.0, 0.0]]), torch.eye(2), torch.tensor([[1.0, 0.0]]), alpha=0.5)
+    tensor([2.5000])
+    """
     error = (features - codes @ atoms.T).square().sum(1)
     return 0.5 * error + alpha * codes.abs().sum(1)
 

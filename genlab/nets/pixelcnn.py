@@ -22,6 +22,7 @@ class PixelCNNConfig:
     num_layers: Count = 6
     kernel_size: Annotated[int, Ge(3)] = 3
     dropout: ProperFraction = 0.0
+    """Share of the planes that are dropped in training."""
 
     def __post_init__(self) -> None:
         """A kernel has a middle."""
@@ -130,5 +131,9 @@ class PixelCNN(nn.Module):
 
 
 def bits_per_code(nats: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Nats per grid -> bits per code."""
+    """Nats per grid -> bits per code.
+
+    >>> bits_per_code(torch.tensor(8 * math.log(2)), (2, 4)).round(decimals=4)
+    tensor(1.)
+    """
     return nats / (math.prod(shape) * math.log(2))

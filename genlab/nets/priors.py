@@ -150,6 +150,7 @@ class FlowPriorConfig:
     name: Literal["flow"] = "flow"
     num_flows: Annotated[int, Ge(2)] = 4
     scale_bound: Positive = 2.0
+    """Largest log-scale of a coupling."""
     net: MLPConfig = Field(default_factory=lambda: MLPConfig(hidden_dim=128, num_layers=2))
 
     def build(self, dim: int, spec: DataSpec) -> Prior:

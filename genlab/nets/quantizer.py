@@ -14,6 +14,11 @@ def straight_through(z: Tensor, quantised: Tensor) -> Tensor:
 
     References:
         Bengio et al. 2013, "Estimating or propagating gradients through stochastic neurons".
+
+    >>> z = torch.tensor([0.2], requires_grad=True)
+    >>> quantised = straight_through(z, torch.tensor([1.0]))
+    >>> torch.autograd.grad(quantised.sum(), z), quantised.item()
+    ((tensor([1.]),), 1.0)
     """
     return quantised.detach() + (z - z.detach())
 
@@ -106,6 +111,10 @@ class VectorQuantizer(nn.Module):
 
 
 def perplexity(usage: Tensor) -> Tensor:
-    """``exp`` of the entropy of shares ``(K,)``: of how many codes a uniform choice would be as rich."""
+    """``exp`` of the entropy of shares ``(K,)``: of how many codes a uniform choice would be as rich.
+
+    >>> perplexity(torch.full((8,), 1 / 8)).round(decimals=4), perplexity(torch.tensor([1.0, 0.0]))
+    (tensor(8.), tensor(1.))
+    """
     entropy: Tensor = torch.special.entr(usage).sum()
     return entropy.exp()

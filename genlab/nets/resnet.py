@@ -21,6 +21,7 @@ class ResNetConfig:
     hidden_channels: Count = 64
     num_blocks: Count = 4
     activation: Activation = "gelu"
+    """Between layers."""
 
 
 class ResidualBlock(nn.Module):

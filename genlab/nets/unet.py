@@ -34,8 +34,10 @@ class UNetConfig:
     num_blocks: Count = 2
     attention: tuple[Index, ...] = (2,)
     num_heads: Count = 4
+    """Heads of each self-attention."""
     num_groups: Count = 8
     dropout: ProperFraction = 0.1
+    """Share of the values in a block that are dropped in training."""
     patch_size: Count = 1
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ def detection(inside: Tensor, outside: Tensor) -> dict[str, float]:
     """
     from torchmetrics.functional import classification
 
-    ranks, target = _ranked(inside, outside)
+    ranks, target = ranked(inside, outside)
     specificity, _ = classification.binary_specificity_at_sensitivity(ranks, target, min_sensitivity=0.95)
     return {
         "AUROC": classification.binary_auroc(ranks, target).item(),
@@ -31,10 +31,14 @@ def detection(inside: Tensor, outside: Tensor) -> dict[str, float]:
 
 
 def roc(inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
-    """The curve: false positive rates and true positive rates, ascending from 0 to 1."""
+    """The curve: false positive rates and true positive rates, ascending from 0 to 1.
+
+    >>> roc(torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0]))  # up first, then to the right
+    (tensor([0.0000, 0.0000, 0.0000, 0.5000, 1.0000]), tensor([0.0000, 0.5000, 1.0000, 1.0000, 1.0000]))
+    """
     from torchmetrics.functional import classification
 
-    ranks, target = _ranked(inside, outside)
+    ranks, target = ranked(inside, outside)
     false_positive, true_positive, _ = classification.binary_roc(ranks, target)
     return false_positive, true_positive
 
@@ -48,6 +52,10 @@ def auroc_interval(
 
     References:
         Efron & Tibshirani 1993, "An introduction to the bootstrap", chapter 13 (percentile intervals).
+
+    >>> inside, outside = torch.tensor([2.0, 3.0, 4.0]), torch.tensor([0.0, 1.0])
+    >>> auroc_interval(inside, outside, 100, torch.Generator())
+    (1.0, 1.0)
     """
     values, place = torch.cat([inside, outside]).unique(return_inverse=True)
     places_inside, places_outside = place[: len(inside)], place[len(inside) :]
@@ -68,11 +76,14 @@ def _resampled(places: Tensor, num_places: int, generator: torch.Generator) -> T
     return drawn.bincount(minlength=num_places).double()
 
 
-def _ranked(inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
+def ranked(inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
     """Ranks of all scores in (0, 1), and which are ``inside``.
 
     torchmetrics passes scores outside [0, 1] through a sigmoid, which is 0 for any log-likelihood; its
     measures depend on the order alone, so that ranks say the same.
+
+    >>> ranked(torch.tensor([-10.0]), torch.tensor([-1e4, -2e4]))[0]
+    tensor([0.7500, 0.5000, 0.2500], dtype=torch.float64)
     """
     scores = torch.cat([inside, outside])
     distinct, rank = scores.unique(return_inverse=True)

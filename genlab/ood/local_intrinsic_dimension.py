@@ -94,6 +94,10 @@ def jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
     By backward passes from ``y`` alone, many at once: what else the function computes, a log-determinant
     say, costs nothing.
+
+    >>> jacobian(lambda x: x.square(), torch.tensor([[1.0, 3.0]]))
+    tensor([[2., 0.],
+            [0., 6.]])
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()

@@ -71,10 +71,12 @@ def test_a_finished_run_leaves_nothing_else(finished):
     names = {path.name for path in finished.iterdir() if not path.name.startswith(".")}
     assert names == {
         "checkpoints",
+        "commands.txt",
         "config.yaml",
         "evaluation",
         "figures",
         "metrics.csv",
+        "report.html",
         "summary.json",
         "tensorboard",
         "train.log",
@@ -131,8 +133,7 @@ def test_tensorboard_has_hparams_with_metrics(events):
     plugin = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     assert b"trainer.optimizer.lr" in plugin
     assert b"model.num_flows" in plugin
-    experiment = events.SummaryMetadata("_hparams_/experiment").plugin_data.content
-    assert b"likelihood/test/bits_per_dim" in experiment
+    assert "_hparams_/session_end_info" in events.summary_metadata
     assert events.Scalars("likelihood/test/bits_per_dim")
 
 
@@ -315,3 +316,15 @@ def test_a_run_without_validation_finishes(here):
     run = train(here / "outputs", *TINY, "dataset.num_val=0")
     assert not (run / "checkpoints" / "best.pt").exists()
     assert genlab("eval", f"run={run}").code == 0
+
+
+@pytest.mark.parametrize(
+    "verb", [["eval", "evaluation=likelihood"], ["sample", "n=2"]], ids=lambda verb: verb[0]
+)
+def test_what_a_trained_model_is_asked_for_is_compiled_too(run, monkeypatch, verb):
+    asked = []
+    monkeypatch.setattr("genlab.hardware.compile_model", lambda modules, mode: asked.append((modules, mode)))
+    assert genlab(*verb, f"run={run}", "hardware.compile=default").code == 0
+    (((model,), mode),) = asked
+    assert isinstance(model, Flow)
+    assert mode == "default"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,8 @@ from genlab.data.images import Images, Split
 from genlab.data.store import Store
 from genlab.errors import DataError
 from genlab.types import DataSpec
+
+_IMAGE_BYTES = 3 * 32 * 32
 
 
 @config
@@ -40,20 +43,50 @@ class Cifar10:
 def _read_batch(name: str, store: Store) -> tuple[np.ndarray, np.ndarray]:
     content = store.content(name)
     try:
+        _check_memo(content)
         batch = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
-        images = np.asarray(batch[b"data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
-        return images, np.asarray(batch[b"labels"], dtype=np.int64)
+        images, labels = batch[b"data"].pixels(), batch[b"labels"]
+        if type(labels) is not list or any(type(label) is not int for label in labels):
+            raise ValueError("its labels are no list of numbers")
+        return images, np.array(labels, dtype=np.int64)
     except Exception as error:  # broken pickles raise anything
         raise DataError(f"dataset {store.config.name}: {name} is corrupt ({error})") from error
 
 
+def _check_memo(content: bytes) -> None:
+    """Refuse a number under which the unpickler would remember something and allocate all places below it."""
+    for operation, argument, _ in pickletools.genops(content):
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(content):
+            raise ValueError(f"it remembers an object by the number {argument}")
+
+
+class _Token:
+    """What stands for numpy's ``ndarray`` and ``dtype`` while a pickle is read; it takes note, no more."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def pixels(self) -> np.ndarray:
+        """Of a pickled array of bytes: uint8 ``(N, 3, 32, 32)``. Raises :class:`ValueError` for another."""
+        _, shape, dtype, _, data = self.state
+        if dtype.arguments[0] not in ("u1", b"u1") or type(data) is not bytes:
+            raise ValueError("its data is no array of bytes")
+        if tuple(shape) != (len(data) // _IMAGE_BYTES, _IMAGE_BYTES):
+            raise ValueError(f"its data of {len(data)} bytes has shape {tuple(shape)}")
+        return np.frombuffer(bytearray(data), np.uint8).reshape(-1, 3, 32, 32)
+
+
 class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that calls nothing but what rebuilds a numpy array."""
+    """An unpickler that calls nothing, numpy included, whose pickled types may hold any address in memory."""
 
     def find_class(self, module: str, name: str) -> Any:
         match module, name:
             case ("numpy", "ndarray" | "dtype"):
-                return getattr(np, name)
+                return _Token
             case ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct"):
-                return np.empty(0).__reduce__()[0]  # wherever this numpy keeps it
+                return _Token
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")

@@ -47,7 +47,7 @@ def _read_digits(name: str, store: Store) -> np.ndarray:
     try:
         values = np.array(json.loads(store.content(name))["data"], dtype=np.float64)
         pixels = np.rint(values * 255).reshape(-1, 1, 28, 28)
-    except (ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # broken JSON raises anything
         raise DataError(f"dataset {store.config.name}: {name} is corrupt ({error})") from error
     if not ((pixels >= 0) & (pixels <= 255)).all():
         raise DataError(f"dataset {store.config.name}: {name} is corrupt: values outside 0 to 1")

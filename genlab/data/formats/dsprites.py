@@ -5,19 +5,19 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
 from annotated_types import Gt, Lt
-from numpy.lib import format as npy
 from torch import Tensor
 
 from genlab.config import Count, config
 from genlab.data.bits import PackedImages, pack
 from genlab.data.images import CHUNK, Images, Split, shuffled_part_of
+from genlab.data.npy import Array, exactly, open_array
 from genlab.data.store import Store
 from genlab.errors import DataError
 from genlab.types import DataSpec
@@ -37,6 +37,7 @@ class Dsprites:
 
     kind: Literal["dsprites"]
     size: Count = 64
+    """Pixels a side."""
     test_fraction: Annotated[float, Gt(0), Lt(1)] = 0.1
     """The share that the permutation sets aside for the test."""
 
@@ -61,7 +62,7 @@ class Dsprites:
             with zipfile.ZipFile(io.BytesIO(content)) as zipped:
                 factors = _factors(zipped)
                 images = _images(zipped, len(factors), self.size)
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # broken archives and headers raise anything
             reason = str(error).strip("'\"")
             raise DataError(f"dataset {store.config.name}: {_FILE} is corrupt ({reason})") from error
         part = shuffled_part_of(len(factors), split, self.test_fraction)[: store.config.limit]
@@ -69,48 +70,39 @@ class Dsprites:
 
 
 def _factors(zipped: zipfile.ZipFile) -> Tensor:
-    with zipped.open("latents_classes.npy") as file:
-        shape = _header(file, "latents_classes", "i8")
-        if len(shape) != 2 or shape[1] != 1 + len(FACTOR_NAMES) or not shape[0]:
-            raise ValueError(f"latents_classes has shape {shape}")
-        stored = np.frombuffer(_exactly(file, math.prod(shape) * 8), "<i8").reshape(shape)
-    factors = stored[:, 1:].astype(np.int64)
-    sizes = factors.max(axis=0) + 1
-    if factors.min() < 0 or math.prod(sizes.tolist()) != len(factors):
+    with _open(zipped, "latents_classes", "i8") as array:
+        if len(array.shape) != 2 or array.shape[1] != 1 + len(FACTOR_NAMES) or not array.shape[0]:
+            raise ValueError(f"latents_classes has shape {array.shape}")
+        content = exactly(array.values, math.prod(array.shape) * 8)
+    factors = np.frombuffer(content, "<i8").reshape(array.shape)[:, 1:].astype(np.int64)
+    sizes = [int(top) + 1 for top in factors.max(axis=0)]
+    if factors.min() < 0 or math.prod(sizes) != len(factors):
         grid = "x".join(map(str, sizes))
         raise ValueError(f"{len(factors)} images are not all combinations of {grid} factors")
     return torch.from_numpy(factors)
 
 
 def _images(zipped: zipfile.ZipFile, num_images: int, size: int) -> PackedImages:
-    with zipped.open("imgs.npy") as file:
-        shape = _header(file, "imgs", "u1")
-        if shape != (num_images, size, size):
-            raise ValueError(f"imgs has shape {shape}, not {(num_images, size, size)}")
-        return pack(_chunks(file, num_images, size), num_images, (1, size, size))
+    with _open(zipped, "imgs", "u1") as array:
+        if array.shape != (num_images, size, size):
+            raise ValueError(f"imgs has shape {array.shape}, not {(num_images, size, size)}")
+        return pack(_chunks(array.values, num_images, size), num_images, (1, size, size))
 
 
 def _chunks(file: IO[bytes], num_images: int, size: int) -> Iterator[Tensor]:
     """The member's images as they are unzipped: all of them would fill 3 GB."""
     for start in range(0, num_images, CHUNK):
         n = min(CHUNK, num_images - start)
-        pixels = np.frombuffer(_exactly(file, n * size * size), np.uint8).reshape(n, 1, size, size)
+        pixels = np.frombuffer(exactly(file, n * size * size), np.uint8).reshape(n, 1, size, size)
         if pixels.max() > 1:
             raise ValueError("imgs has values other than 0 and 1")
         yield torch.from_numpy(pixels.astype(np.bool_))
 
 
-def _header(file: IO[bytes], name: str, dtype: str) -> tuple[int, ...]:
-    """The shape of the array whose type must be ``dtype``."""
-    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-    shape, is_fortran, stored = read[npy.read_magic(file)](file)
-    if is_fortran or stored.str not in (f"<{dtype}", f"|{dtype}"):
-        raise ValueError(f"{name} is {stored}, or in another order than C's")
-    return tuple(shape)
-
-
-def _exactly(file: IO[bytes], count: int) -> bytes:
-    content = file.read(count)
-    if len(content) != count:
-        raise ValueError(f"{count - len(content)} bytes are missing")
-    return content
+@contextmanager
+def _open(zipped: zipfile.ZipFile, name: str, dtype: str) -> Iterator[Array]:
+    """The array ``name``, whose type must be ``dtype``."""
+    with open_array(zipped, f"{name}.npy") as array:
+        if array.is_fortran or array.dtype.str not in (f"<{dtype}", f"|{dtype}"):
+            raise ValueError(f"{name} is {array.dtype}, or in another order than C's")
+        yield array

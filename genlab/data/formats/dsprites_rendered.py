@@ -42,6 +42,7 @@ class DspritesRendered:
 
     kind: Literal["dsprites_rendered"]
     size: Annotated[int, Ge(16)] = 64
+    """Pixels a side."""
     num_scales: Count = 6
     """From a half to 1."""
     num_orientations: Count = 40

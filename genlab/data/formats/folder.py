@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeVar
 import numpy as np
 import torch
 from annotated_types import Gt, Lt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from genlab.config import config
@@ -19,9 +19,14 @@ from genlab.data.fetch import log
 from genlab.data.images import SPLITS, Images, Split, part_of
 from genlab.data.store import Store
 from genlab.errors import ConfigError, DataError
+from genlab.memory import check_room
 from genlab.types import DataSpec
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+_FORMATS = ["BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"]
+"""What a file may be, whatever its name: PIL would hand PostScript to another program."""
+_ORIENTED = {"JPEG", "MPO", "WEBP"}
+"""Those to be turned as their EXIF data say; MPO is what many phones' JPEG is, and PIL turns TIFF by itself."""
 
 T = TypeVar("T")
 
@@ -31,8 +36,9 @@ class Folder:
     """``dataset.root`` has ``train/`` and ``test/``, or holds the images itself.
 
     Subfolders are classes, numbered by name; images without subfolders have no labels. All are made
-    RGB (``dataset.grayscale`` converts them); ``dataset.image_size`` crops each to its central square and
-    resizes that, and is required where sizes differ.
+    RGB (``dataset.grayscale`` converts them), transparency is dropped, of an animation the first picture is
+    taken, and photographs are turned upright as their EXIF data say; ``dataset.image_size`` crops each to its
+    central square and resizes that, and is required where sizes differ.
     """
 
     kind: Literal["folder"]
@@ -90,6 +96,7 @@ class Folder:
         for path in paths:
             try:
                 with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of odd metadata, which decide nothing
                     warnings.simplefilter("error", Image.DecompressionBombWarning)
                     value = read(path)
             except Exception as error:  # broken images raise anything
@@ -121,7 +128,8 @@ def _classes(base: Path) -> list[str]:
 
 
 def _image_files(paths: Iterable[Path]) -> list[Path]:
-    return sorted(p for p in paths if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
+    named = (p for p in paths if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
+    return sorted(p for p in named if p.is_file())  # a pipe would be waited for
 
 
 def _common_size(sizes: Iterable[tuple[Path, tuple[int, int]]]) -> tuple[int, int]:
@@ -144,6 +152,7 @@ def _filled(read: Iterable[tuple[Path, np.ndarray]], count: int) -> tuple[Tensor
     for path, image in read:
         height, width = image.shape[:2]
         if not paths:
+            check_room(count * 3 * height * width, str(path.parent))
             first, images = (height, width), np.empty((count, 3, height, width), np.uint8)
         _same_size((paths or [path])[0], first, path, (height, width))
         images[len(paths)] = image.transpose(2, 0, 1)
@@ -152,14 +161,16 @@ def _filled(read: Iterable[tuple[Path, np.ndarray]], count: int) -> tuple[Tensor
 
 
 def _header_size(path: Path) -> tuple[int, int]:
-    with Image.open(path) as image:
-        return image.height, image.width
+    with Image.open(path, formats=_FORMATS) as image:
+        orientation = image.getexif().get(ExifTags.Base.Orientation) if image.format in _ORIENTED else None
+        height, width = image.height, image.width
+    return (width, height) if orientation in range(5, 9) else (height, width)
 
 
 def _decode(path: Path, size: int | None) -> np.ndarray:
     """Uint8 ``(H, W, 3)``, at ``size`` where that is set."""
-    with Image.open(path) as image:
-        rgb = _to_rgb(image)
+    with Image.open(path, formats=_FORMATS) as image:
+        rgb = _to_rgb(ImageOps.exif_transpose(image) if image.format in _ORIENTED else image)
     return np.asarray(rgb if size is None else ImageOps.fit(rgb, (size, size), Image.Resampling.BILINEAR))
 
 
@@ -168,4 +179,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ValueError(f"its pixels are of PIL's mode {image.mode}, whose range is unknown")
+    if image.mode == "P":  # PIL warns of palettes with transparency that are made RGB at once
+        image = image.convert("RGBA")
     return image.convert("RGB")

@@ -23,8 +23,11 @@ class Idx:
 
     kind: Literal["idx"]
     height: Count
+    """Pixels."""
     width: Count
+    """Pixels."""
     num_classes: Count
+    """Labels are whole numbers from 0 to below it."""
 
     def files(self, split: Split) -> tuple[str, str]:
         """Images, labels."""
@@ -58,6 +61,7 @@ class Emnist:
 
     kind: Literal["emnist"]
     subset: Subset = "balanced"
+    """Which of the six ways to choose and merge classes."""
 
     def files(self, split: Split) -> tuple[str, str]:
         """Images, labels."""
@@ -75,17 +79,31 @@ class Emnist:
         return Images(images.transpose(1, 2).unsqueeze(1), labels.long() - first)
 
 
+_NO_HEADER = 1 << 16
+"""How much of a file is unzipped that doesn't begin as it should, to tell a broken one from another one."""
+
+
 def _read_idx(name: str, store: Store) -> Tensor:
     """An array of bytes, with as many dimensions as the ``idxN`` in ``name`` says."""
-    content = store.content(name)
-    where = f"dataset {store.config.name}: {name}"
     ndim = int(name[name.index("-idx") + 4])
-    if len(content) < 4 + 4 * ndim or content[:4] != bytes([0, 0, 8, ndim]):
+    content = store.content(name, lambda head: 4 + 4 * ndim + math.prod(_shape(head, ndim) or (_NO_HEADER,)))
+    where = f"dataset {store.config.name}: {name}"
+    shape = _shape(content, ndim)
+    if shape is None:
         raise DataError(f"{where} is corrupt: it doesn't start as an IDX file of {ndim} dimensions")
-    shape = struct.unpack_from(f">{ndim}I", content, 4)
     promised, actual = math.prod(shape), len(content) - 4 - 4 * ndim
     if promised != actual:
         sizes = "x".join(map(str, shape))
-        raise DataError(f"{where} is corrupt: {sizes} bytes promised, {actual} there")
+        more = "or more " if actual > promised else ""
+        raise DataError(f"{where} is corrupt: {sizes} bytes promised, {actual} {more}there")
+    if not promised:
+        raise DataError(f"{where}: no images ({'x'.join(map(str, shape))} bytes)")
     array = np.frombuffer(content, np.uint8, offset=4 + 4 * ndim).reshape(shape)
     return torch.from_numpy(array.copy())
+
+
+def _shape(content: bytes, ndim: int) -> tuple[int, ...] | None:
+    """What the header promises; ``None`` where there is no header."""
+    if len(content) < 4 + 4 * ndim or content[:4] != bytes([0, 0, 8, ndim]):
+        return None
+    return struct.unpack_from(f">{ndim}I", content, 4)

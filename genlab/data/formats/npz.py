@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from annotated_types import Gt, Lt
-from numpy.lib import format as npy
 from torch import Tensor
 
 from genlab.config import config
 from genlab.data.images import CHUNK, SPLITS, Images, Split, part_of
+from genlab.data.npy import Array, exactly, open_array
 from genlab.data.store import Store
-from genlab.errors import DataError
+from genlab.errors import DataError, GenlabError
+from genlab.memory import check_room
 from genlab.types import DataSpec
 
 
@@ -57,8 +57,6 @@ class Npz:
         root = store.own_root()
         arrays = _Npz(_path(root, split))
         labels, count = arrays.labels(), arrays.num_images
-        if labels is not None and len(labels) != count:
-            raise DataError(f"{arrays.path}: {count} images but {len(labels)} labels")
         rows = None if root.is_dir() else part_of(count, split, self.test_fraction)
         images = arrays.images(rows)
         if labels is None:
@@ -71,18 +69,8 @@ def _path(root: Path, split: Split) -> Path:
 
 
 @dataclass(frozen=True)
-class _Array:
-    """An array of a file, opened where its values begin."""
-
-    values: IO[bytes]
-    shape: tuple[int, ...]
-    is_fortran: bool
-    dtype: np.dtype
-
-
-@dataclass(frozen=True)
 class _Npz:
-    """The arrays of one file; a header is held against the file's size before its array is allocated."""
+    """The arrays of one file."""
 
     path: Path
 
@@ -103,7 +91,9 @@ class _Npz:
         """Uint8 ``(N, C, H, W)``: all, or those at ``rows``, ascending; the others are never held."""
         axes, stop = _axes(self._stored_shape(), self.path), self.num_images
         chosen = np.arange(stop) if rows is None else rows.numpy()
-        images = np.empty((len(chosen), *self.image_shape), np.uint8)
+        shape = (len(chosen), *self.image_shape)
+        check_room(math.prod(shape), str(self.path))
+        images = np.empty(shape, np.uint8)
         start = done = 0
         for block in self._blocks():
             end = int(np.searchsorted(chosen, start + len(block)))
@@ -121,7 +111,7 @@ class _Npz:
                 return
             for start in range(0, shape[0], CHUNK):
                 part = (min(CHUNK, shape[0] - start), *shape[1:])
-                yield np.frombuffer(array.values.read(math.prod(part)), np.uint8).reshape(part)
+                yield np.frombuffer(exactly(array.values, math.prod(part)), np.uint8).reshape(part)
 
     def labels(self) -> np.ndarray | None:
         with self._zip() as zipped:
@@ -130,6 +120,8 @@ class _Npz:
         with self._open("labels", "iu") as array:
             if len(array.shape) != 1:
                 raise DataError(f"{self.path}: 'labels' has shape {array.shape}, not (N,)")
+            if array.shape[0] != self.num_images:
+                raise DataError(f"{self.path}: {self.num_images} images but {array.shape[0]} labels")
             return np.frombuffer(array.values.read(), array.dtype).astype(np.int64)
 
     def _stored_shape(self) -> tuple[int, ...]:
@@ -137,15 +129,17 @@ class _Npz:
             return array.shape
 
     def _zip(self) -> zipfile.ZipFile:
+        if not self.path.is_file():
+            raise DataError(f"{self.path}: no such file")
         try:
             return zipfile.ZipFile(self.path)
-        except FileNotFoundError:
-            raise DataError(f"{self.path}: no such file") from None
-        except zipfile.BadZipFile as error:
+        except OSError:
+            raise
+        except Exception as error:  # broken archives raise anything
             raise DataError(f"{self.path} is corrupt, or no npz file ({error})") from error
 
     @contextmanager
-    def _open(self, key: str, kinds: str) -> Iterator[_Array]:
+    def _open(self, key: str, kinds: str) -> Iterator[Array]:
         """The array ``key``, whose type must be among ``kinds``."""
         with self._zip() as zipped:
             names = [name.removesuffix(".npy") for name in zipped.namelist()]
@@ -153,21 +147,19 @@ class _Npz:
                 has = ", ".join(names) or "nothing"
                 raise DataError(f"{self.path}: no array '{key}' (it has: {has})")
             try:
-                with zipped.open(f"{key}.npy") as file:
-                    header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-                    array = _Array(file, *header[npy.read_magic(file)](file))
-                    self._check(key, array, kinds, zipped.getinfo(f"{key}.npy").file_size - file.tell())
+                with open_array(zipped, f"{key}.npy") as array:
+                    self._check(key, array, kinds)
                     yield array
-            except (ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+            except GenlabError:
+                raise
+            except Exception as error:  # broken archives and headers raise anything
                 raise DataError(f"{self.path}: '{key}' is corrupt ({error})") from error
 
-    def _check(self, key: str, array: _Array, kinds: str, room: int) -> None:
-        """Hold what a header promises against what is wanted, and against the ``room`` that its values take."""
+    def _check(self, key: str, array: Array, kinds: str) -> None:
+        """Hold what a header says against what is wanted."""
         if array.dtype.kind not in kinds and array.dtype.str[1:] not in kinds:
             want = "uint8 (0 to 255)" if key == "images" else "whole numbers"
             raise DataError(f"{self.path}: '{key}' is {array.dtype}, not {want}")
-        if math.prod(array.shape) * array.dtype.itemsize != room:
-            raise DataError(f"{self.path}: '{key}' is corrupt: shape {array.shape} in {room} bytes")
 
 
 def _axes(shape: tuple[int, ...], path: Path) -> tuple[int, int, int, int]:

@@ -15,6 +15,7 @@ from genlab.config import config
 from genlab.data.images import Images, Split
 from genlab.data.store import Store
 from genlab.errors import DataError
+from genlab.memory import check_room
 from genlab.types import DataSpec
 
 _BACKGROUND_CHARACTERS, _EVALUATION_CHARACTERS = 964, 659
@@ -53,9 +54,12 @@ class Omniglot:
 def _read_zip(content: bytes) -> tuple[np.ndarray, np.ndarray]:
     with zipfile.ZipFile(io.BytesIO(content)) as zipped:
         names = sorted(name for name in zipped.namelist() if name.endswith(".png"))
+        check_room(len(names) * 105 * 105, "Omniglot")
         images = np.empty((len(names), 105, 105), np.uint8)
         for image, name in zip(images, names, strict=True):
-            with zipped.open(name) as file:
-                image[:] = 255 - np.asarray(Image.open(file).convert("L"))
+            with zipped.open(name) as file, Image.open(file, formats=["PNG"]) as png:
+                if png.size != (105, 105):
+                    raise ValueError(f"{name} has {png.width}x{png.height} pixels")
+                image[:] = 255 - np.asarray(png.convert("L"))
     _, labels = np.unique([str(PurePosixPath(name).parent) for name in names], return_inverse=True)
     return images, labels.astype(np.int64)
