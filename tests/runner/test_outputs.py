@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import (
     EventAccumulator,
 )
 
+from genlab import own
 from genlab.models.flow import Flow
 
 TERMS = ["loss", "log_prior", "log_det", "bits_per_dim"]
@@ -232,10 +233,16 @@ def test_a_png_lands_in_the_runs_folder(run):
 
 
 @pytest.fixture(scope="module")
-def conditional(tmp_path_factory):
-    """A run of a model with three classes, each of a grey of its own."""
+def _painted(tmp_path_factory):
     plugin = ["plugins=[painter]", "~model", "+model.name=painter", "~evaluation"]
     return train(tmp_path_factory.mktemp("conditional"), *IMAGES, *TRAINING, *UNWATCHED, *plugin)
+
+
+@pytest.fixture
+def conditional(_painted, here):
+    """A run of a model with three classes, each of a grey of its own; it was made in the cache of an earlier test."""
+    own.remember(_painted, ["painter"])
+    return _painted
 
 
 def _greys(images):
