@@ -25,7 +25,7 @@ def whole(path: Path, keep: Path | None = None) -> Iterator[Path]:
     """
     part = path.with_name(f".{path.name}.part")  # one name, so that a killed writer leaves no litter
     try:
-        with naming(path):
+        with naming(path, part):
             path.parent.mkdir(exist_ok=True)  # it may have been removed under a run that goes on
             yield part
             _sync(part, os.O_RDWR)
@@ -39,13 +39,14 @@ def whole(path: Path, keep: Path | None = None) -> Iterator[Path]:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Where an :class:`OSError` says what it is about: one from an open file doesn't by itself."""
+def naming(path: Path, part: Path | None = None) -> Iterator[None]:
+    """Where an :class:`OSError` says that it is about ``path``: one from an open file says nothing, and one
+    about ``part``, under which it is written, something that nobody has heard of."""
     try:
         yield
     except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
+        if error.filename is None or Path(os.fsdecode(error.filename)) == part:
+            error.filename, error.filename2 = str(path), None
         raise
 
 

@@ -1,8 +1,9 @@
-"""No test reaches a network, whatever it forgets to replace."""
+"""No test reaches a network, whatever it forgets to replace; what tests of commands have in common."""
 
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -19,3 +20,12 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, empty; no data and no cache of the user's is in reach."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GENLAB_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path

@@ -17,12 +17,10 @@ from genlab.registry import CALLBACKS, EVALUATIONS, EXTRACTORS, MODELS, SCORES
 
 
 @pytest.fixture
-def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def examples(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current folder: a copy of examples, whose classes are forgotten afterwards."""
-    folder = shutil.copytree(CHECKOUT / "examples", tmp_path / "examples")
+    folder = shutil.copytree(CHECKOUT / "examples", here / "examples")
     monkeypatch.chdir(folder)
-    monkeypatch.delenv("GENLAB_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for registry in (MODELS, CALLBACKS, EVALUATIONS, EXTRACTORS, SCORES):
         registry.names()  # genlab's own are there before they are copied
     for registry in (MODELS, CALLBACKS, EVALUATIONS, EXTRACTORS, SCORES, LOSSES, OBJECTIVES, FORMATS):

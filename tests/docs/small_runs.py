@@ -79,7 +79,8 @@ def small(command: str) -> list[str]:
         if key not in sweeps and not (key.startswith(("model.", "trainer.schedule.")) and keys[:1] == ["model"])
     }
     searches = ["hydra.sweeper.n_trials=2"] if "search_vae" in command or "optuna" in command else []
-    return [*kept, *swept, *(f"{key}={value}" for key, value in overrides.items()), *searches]
+    split = [] if "num_val" in values["dataset"] else ["+dataset.num_val=12"]  # another set than the run's
+    return [*kept, *swept, *(f"{key}={value}" for key, value in overrides.items()), *split, *searches]
 
 
 def _sweeps(arguments: Sequence[str]) -> dict[str, str]:

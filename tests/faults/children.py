@@ -117,6 +117,14 @@ def run(*arguments: object, fault: Fault | None = None) -> Outcome:
     return start(*arguments, fault=fault).finish()
 
 
+def undisturbed(folder: Path, *arguments: object) -> Path:
+    """The run that ``arguments`` make in ``folder``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert run(*arguments, "hydra.run.dir=run").code == 0
+    return folder / "run"
+
+
 # ------------------------------------------------------------------ faults
 
 

@@ -6,10 +6,9 @@ import json
 import os
 import shutil
 import time
-from pathlib import Path
 
 import pytest
-from children import Clock, Operation, Watch, run
+from children import Clock, Operation, Watch, run, undisturbed
 from harness import QUIET, assert_same_run, only_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -21,10 +20,7 @@ DAY = 86_400
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("whole"))
-        assert run(*TRAIN, "hydra.run.dir=run").code == 0
-        return Path.cwd() / "run"
+    return undisturbed(tmp_path_factory.mktemp("whole"), *TRAIN)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from children import run
+from children import run, undisturbed
 from harness import QUIET, Outcome
 from soundness import assert_same_end, assert_sound
 
@@ -37,10 +37,7 @@ def disk(here):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("whole"))
-        assert run(*TRAIN, "hydra.run.dir=run").code == 0
-        return Path.cwd() / "run"
+    return undisturbed(tmp_path_factory.mktemp("whole"), *TRAIN)
 
 
 def _fill(disk: Path, room: int) -> Path:

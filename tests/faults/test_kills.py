@@ -9,6 +9,7 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from harness import QUIET
 from soundness import assert_same_end, assert_sound, names
 
 from genlab.data.fetch import replacing
+from genlab.logger import RunLogger
+from genlab.run_folder import RunFolder
 
 TRAIN = [
     "train",
@@ -217,6 +220,18 @@ def test_an_evaluation_or_sampling_that_was_killed_is_repeated_with_the_same_res
     attempts.at_random_times(5, undisturbed, draw)
     attempts.inside_writes(5, undisturbed, draw)
     attempts.finish()
+
+
+def test_a_row_that_was_torn_is_not_gone_on_in(here):
+    """A resume drops it, but an evaluation adds its numbers to what is there."""
+    folder = RunFolder(here)
+    folder.metrics.write_text("step,epoch,name,value\r\n8,2,val/loss,361.57\r\n9,2,train/lo")
+    with closing(RunLogger(folder)) as logger:
+        logger.results(8, 2, {"likelihood/test/bits_per_dim": 8.07})
+    assert folder.logged() == [
+        ["8", "2", "val/loss", "361.57"],
+        ["8", "2", "likelihood/test/bits_per_dim", "8.07"],
+    ]
 
 
 def test_what_killed_writers_left_in_the_cache_goes_with_time(here):

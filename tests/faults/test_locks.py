@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from children import Child, run, start
+from children import Child, run, start, undisturbed
 from harness import TINY, UNWATCHED, assert_same_run
 
 from genlab.run_folder import RunFolder
@@ -18,10 +18,7 @@ TRAIN = ["train", *TINY, *UNWATCHED, "trainer.epochs=40", "~evaluation"]
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("whole"))
-        assert run(*TRAIN, "hydra.run.dir=run").code == 0
-        return Path.cwd() / "run"
+    return undisturbed(tmp_path_factory.mktemp("whole"), *TRAIN)
 
 
 def _begun(folder: Path) -> Child:

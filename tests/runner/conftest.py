@@ -10,12 +10,8 @@ from harness import QUIET, TINY, train
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, empty; no data of the user's is in reach."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("GENLAB_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path
+def _elsewhere(here: Path) -> None:
+    """Every test has a folder of its own."""
 
 
 @pytest.fixture(scope="session")

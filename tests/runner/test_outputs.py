@@ -240,7 +240,7 @@ def _painted(tmp_path_factory):
 
 @pytest.fixture
 def conditional(_painted, here):
-    """A run of a model with three classes, each of a grey of its own; it was made in the cache of an earlier test."""
+    """A run of a model with three classes, each of a grey of its own; made under another test's cache."""
     own.remember(_painted, ["painter"])
     return _painted
 

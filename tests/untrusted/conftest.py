@@ -11,13 +11,9 @@ from harness import QUIET, train
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, empty."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("GENLAB_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("genlab.data.store.file_md5s", lambda dataset: {})  # made-up files are read, too
-    return tmp_path
+def _elsewhere(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test has a folder of its own, and made-up files are read, too."""
+    monkeypatch.setattr("genlab.data.store.file_md5s", lambda dataset: {})
 
 
 @pytest.fixture
