@@ -53,22 +53,10 @@ def environment(home):
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    """The files of the repository and nothing else."""
+    """The files of the repository, and nothing that work in it has left."""
     folder = tmp_path_factory.mktemp("copy") / "genlab"
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if listed.returncode:
-        pytest.skip("this is no checkout of git")
-    for name in listed.stdout.splitlines():
-        if (CHECKOUT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(CHECKOUT / name, folder / name)
-    return folder
+    left = shutil.ignore_patterns(".git", ".venv", "outputs", "dist", "__pycache__", ".*_cache", "*.egg-info")
+    return Path(shutil.copytree(CHECKOUT, folder, ignore=left))
 
 
 @pytest.fixture(scope="module")
