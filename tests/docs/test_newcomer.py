@@ -55,7 +55,7 @@ def environment(home):
 def copy(tmp_path_factory):
     """The files of the repository, and nothing that work in it has left."""
     folder = tmp_path_factory.mktemp("copy") / "genlab"
-    left = shutil.ignore_patterns(".git", ".venv", "outputs", "dist", "__pycache__", ".*_cache", "*.egg-info")
+    left = shutil.ignore_patterns(".git", ".venv", "outputs", "dist", "__pycache__", ".*_cache", ".hypothesis")
     return Path(shutil.copytree(CHECKOUT, folder, ignore=left))
 
 
