@@ -7,16 +7,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from genlab.data import DatasetConfig
-from genlab.models.base import Model
-from genlab.ood.base import Score, View, needs_density
-from genlab.ood.gradients import gradients, without_gradient
+from genlab.ood.base import View
+from genlab.ood.gradients import GradientScore, gradients
 from genlab.registry import SCORES
 from genlab.types import Batch
 
 
 @SCORES.register("fisher_score")
-class FisherScore(Score):
+class FisherScore(GradientScore):
     """``-g' F^-1 g`` of the gradient ``g`` of log p(x) in the parameters: Rao's score statistic.
 
     ``F``, the diagonal of the Fisher information, is the mean square of the gradients of training images, on
@@ -29,16 +27,7 @@ class FisherScore(Score):
         detection using combined statistical tests" (as a score of images).
     """
 
-    slow = True
     information: Sequence[Tensor]
-
-    def obstacle(self, model: type[Model], dataset: DatasetConfig) -> str | None:
-        """A density of pixels or codes."""
-        return needs_density(model)
-
-    def missing(self, view: View) -> str | None:
-        """Its gradient."""
-        return without_gradient(view)
 
     def fit(self, train: View) -> None:
         """The information in each parameter, from as many images as are scored of a set."""

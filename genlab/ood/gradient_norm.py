@@ -8,10 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from genlab.data import DatasetConfig
-from genlab.models.base import Model
-from genlab.ood.base import Score, View, needs_density
-from genlab.ood.gradients import gradients, without_gradient
+from genlab.ood.base import View
+from genlab.ood.gradients import GradientScore, gradients
 from genlab.registry import SCORES
 from genlab.types import Batch
 
@@ -19,7 +17,7 @@ _SMALLEST = math.log(torch.finfo(torch.float32).tiny)  # what stands for the log
 
 
 @SCORES.register("gradient_norm")
-class GradientNorm(Score):
+class GradientNorm(GradientScore):
     """Minus the log of the squared norm of ``d log p(x) / d theta``, and how typical it is layer by layer.
 
     ``layer_gradient_norms`` is the log-density of the norms of all layers (weights and biases apart), of which
@@ -30,16 +28,6 @@ class GradientNorm(Score):
         2024, "Approximations to the Fisher information metric of deep generative models for
         out-of-distribution detection" (layer by layer).
     """
-
-    slow = True
-
-    def obstacle(self, model: type[Model], dataset: DatasetConfig) -> str | None:
-        """A density of pixels or codes."""
-        return needs_density(model)
-
-    def missing(self, view: View) -> str | None:
-        """Its gradient."""
-        return without_gradient(view)
 
     def fit(self, train: View) -> None:
         """Mean and standard deviation of the log of each layer's squared norm."""

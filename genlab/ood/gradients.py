@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from genlab.data import DatasetConfig
 from genlab.models.base import Model
-from genlab.ood.base import View, log_density_of
+from genlab.ood.base import Score, View, log_density_of, needs_density
 from genlab.types import Batch
 
 
@@ -29,14 +30,23 @@ def gradients(model: Model, batch: Batch) -> Iterator[list[Tensor]]:
         yield list(found)
 
 
-def without_gradient(view: View) -> str | None:
-    """The :meth:`~genlab.ood.base.Score.missing` of scores that are made of gradients."""
-    model, image = view.model, view.data.batch(slice(0, 1))
-    required = _all_required(list(model.parameters()))
-    with view.hardware.isolated(model, view.seed), torch.enable_grad(), required:
-        if log_density_of(model)(image).requires_grad:
-            return None
-    return f"needs a density with a gradient, and that of {type(model).__name__} has none"
+class GradientScore(Score):
+    """A score that is made of the gradients of a density of pixels or codes."""
+
+    slow = True
+
+    def obstacle(self, model: type[Model], dataset: DatasetConfig) -> str | None:
+        """A density."""
+        return needs_density(model)
+
+    def missing(self, view: View) -> str | None:
+        """Its gradient."""
+        model, image = view.model, view.data.batch(slice(0, 1))
+        required = _all_required(list(model.parameters()))
+        with view.hardware.isolated(model, view.seed), torch.enable_grad(), required:
+            if log_density_of(model)(image).requires_grad:
+                return None
+        return f"needs a density with a gradient, and that of {type(model).__name__} has none"
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from torch import nn
 from genlab.models.base import Model
 from genlab.ood.fisher_score import FisherScore, score_statistic
 from genlab.ood.gradient_norm import GradientNorm, independent_normal, log_squared_norms
-from genlab.ood.gradients import gradients, without_gradient
+from genlab.ood.gradients import GradientScore, gradients
 from genlab.types import Batch, DataSpec
 
 SHAPE = (1, 2, 2)
@@ -142,8 +142,9 @@ def test_frozen_parameters_have_gradients_and_stay_frozen(score):
 
 
 def test_a_density_that_no_gradient_passes_through_is_said_to_be_one():
-    assert "Known" in without_gradient(view(noise(2, SHAPE), Known()))
-    assert without_gradient(view(noise(2, SHAPE), Normal())) is None
+    score = GradientScore(None)
+    assert "Known" in score.missing(view(noise(2, SHAPE), Known()))
+    assert score.missing(view(noise(2, SHAPE), Normal())) is None
 
 
 def test_only_as_many_images_are_seen_as_slow_scores_are_given():
