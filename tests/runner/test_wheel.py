@@ -56,4 +56,5 @@ def test_the_installed_command_helps_and_trains_and_samples(installed, tmp_path)
     assert "realnvp" in _call(installed / "genlab", "--help", cwd=tmp_path)
     trained = _call(installed / "genlab", "train", *QUIET, "trainer.max_steps=2", cwd=tmp_path)
     assert "done:" in trained
+    assert len(list(tmp_path.glob("outputs/*/*/report.html"))) == 1
     assert "seed0_n25.png" in _call(installed / "genlab", "sample", cwd=tmp_path)
