@@ -324,7 +324,8 @@ def _job(verb: str, config: DictConfig, errors: list[GenlabError] | None = None)
             return None
         with contextlib.suppress(OSError):  # where nothing was written, leave no empty folder behind
             folder.rmdir()
-            folder.parent.rmdir()
+            if not folder.parent.samefile(Path.cwd()):
+                folder.parent.rmdir()
         _fail(str(known), known.exit_code)
 
 

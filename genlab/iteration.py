@@ -49,7 +49,7 @@ class Group:
         """Take up what :meth:`state_dict` gave.
 
         Raises:
-            CheckpointError: it is another optimizer's.
+            CheckpointError: it is another optimizer's, or of parameters of other shapes.
         """
         if state["name"] != self.config.optimizer.name:
             raise CheckpointError(
@@ -63,7 +63,20 @@ class Group:
         for group, values in zip(self.optimizer.param_groups, own, strict=True):
             group.update(values)
         for parameter, known in self.optimizer.state.items():
-            known.update({name: _laid_out_as(parameter, value) for name, value in known.items()})
+            known.update({name: self._fitted(parameter, name, value) for name, value in known.items()})
+
+    def _fitted(self, parameter: Tensor, name: str, value: Any) -> Any:
+        """``value``, laid out as the parameter: fused kernels look at memory, at neither shape nor layout."""
+        if not isinstance(value, Tensor):
+            return value
+        if value.shape == parameter.shape:
+            return _laid_out_as(parameter, value)
+        if name != "step" and any(group.get("fused") for group in self.optimizer.param_groups):
+            raise CheckpointError(
+                f"the checkpoint doesn't fit the model: the optimizer's '{name}' has shape "
+                f"{tuple(value.shape)}, and its parameter {tuple(parameter.shape)}"
+            )
+        return value
 
     @property
     def lr(self) -> float:
@@ -155,13 +168,11 @@ class Iteration:
         return name if self.alone else f"{name}_{group}"
 
 
-def _laid_out_as(parameter: Tensor, value: Any) -> Any:
+def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
     """``value`` with its numbers in the order in which the parameter's lie in memory.
 
-    A run may go on with ``hardware.channels_last`` the other way, and fused kernels look at memory alone.
+    A run may go on with ``hardware.channels_last`` the other way.
     """
-    if not isinstance(value, Tensor) or value.shape != parameter.shape:
-        return value
     return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 

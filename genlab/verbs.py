@@ -271,7 +271,8 @@ def evaluate(values: Mapping[str, Any], path: Path, conf: Sequence[Path]) -> dic
     folder = RunFolder(path)
     build = model_builder(settings.model)
     evaluation = build_evaluation(settings.evaluation, build.func, settings.dataset)
-    assert evaluation is not None
+    if evaluation is None:
+        raise ConfigError("evaluation=null: the run measured nothing at its end; name one, evaluation=fid say")
     if settings.ensemble and not evaluation.takes_ensemble:
         raise ConfigError(
             f"evaluation={evaluation.config.name} takes one run, and {1 + len(settings.ensemble)} are named"

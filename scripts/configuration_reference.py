@@ -14,7 +14,6 @@ from genlab.trainer_config import TrainerConfig
 from genlab.verbs import EvalConfig, SampleConfig, TrainConfig
 
 PAGE, CONF = (Path(__file__).parents[1] / name for name in ("docs/CONFIGURATION.md", "conf"))
-HEAD = "| key | takes | default | meaning |\n|---|---|---|---|"
 Source = tuple[str, type, str, str]  # heading, class, file of the values, what their keys there begin with
 
 
@@ -66,10 +65,10 @@ def tables(source: Source, seen: dict[type, str]) -> Iterator[str]:
         shown = "" if default is PydanticUndefined or (links and default is not None) else f"`{default}`"
         meaning = told.get(name) or ("a part, with settings of its own" if links else "")
         if name not in ("name", "kind") or len(get_args(field.annotation)) != 1:
-            assert meaning, f"{cls.__module__}.{cls.__name__}.{name} has no description: write one under it"
+            assert meaning, f"{cls.__name__}.{name} has no description: write one under it"
             rows.append(f"| `{name}` | {kind} | {shown.replace('None', 'null')} | {meaning} |")
     yield from [f"\n### {title}\n", f"{plain((cls.__doc__ or '').split(chr(10) * 2)[0])}.\n"]
-    yield from [HEAD, *rows, *below] if rows else below
+    yield from ["| key | takes | default | meaning |", "|---|---|---|---|", *rows, *below] if rows else below
 
 
 def page() -> str:

@@ -17,7 +17,7 @@ import pytest
 from harness import CHECKOUT
 from PIL import Image
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 README = (CHECKOUT / "README.md").read_text()
 _START = README.partition("\n## Start\n")[2]

@@ -19,6 +19,7 @@ from harness import (
     only_run,
     spawn,
     state,
+    train,
 )
 
 OWN = ["dataset=npz", "dataset.num_val=0", *MODEL, *TRAINING, *UNWATCHED, *UNMEASURED]
@@ -272,4 +273,19 @@ def test_a_checkpoint_of_another_model_is_told_in_a_short_line(run):
     complaint = outcome.complaint()
     assert "doesn't fit the model" in complaint
     assert len(complaint) < 500
+    assert outcome.code == 2
+
+
+def test_a_refused_run_leaves_the_users_folder_where_it_is(here, monkeypatch):
+    folder = here / "empty"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert genlab("train", *QUIET, "model.num_flows=0", "hydra.run.dir=run").code == 2
+    assert list(folder.iterdir()) == []
+
+
+def test_an_evaluation_of_a_run_that_measured_nothing_has_to_be_named(here):
+    run = train(here / "outputs", *TINY, *UNWATCHED, "~evaluation")
+    outcome = genlab("eval", f"run={run}")
+    assert outcome.complaint().startswith("evaluation=null: the run measured nothing at its end; name one")
     assert outcome.code == 2

@@ -9,6 +9,7 @@ from torch import nn
 
 from genlab.config import parse
 from genlab.data.device import DeviceDataset, Splits
+from genlab.errors import CheckpointError
 from genlab.hardware import HardwareConfig, select
 from genlab.iteration import Group
 from genlab.logger import RunLogger
@@ -145,3 +146,18 @@ def test_a_run_goes_on_in_another_layout_as_in_its_own(name, options):
         ends.append(conv.weight.detach())
     assert ends[0].stride() != ends[1].stride()
     assert torch.allclose(*ends, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(0,), (3,), (2, 2), ()])
+@pytest.mark.parametrize(("name", "key"), [("Adam", "exp_avg"), ("SGD", "momentum_buffer")])
+def test_moments_of_another_shape_are_refused_before_a_fused_kernel_writes_beyond_them(name, key, shape):
+    options = {"momentum": 0.9} if name == "SGD" else {}
+    config = parse(TrainerConfig, {"optimizer": {"name": name, "options": options}}, "trainer")
+    (parameter,) = parameters = [nn.Parameter(torch.zeros(4, 5))]
+    group = Group("model", parameters, config, config.optimizer.build(parameters))
+    parameter.sum().backward()
+    group.optimizer.step()
+    state = copy.deepcopy(group.state_dict())
+    state["state"]["state"][0][key] = torch.zeros(shape)
+    with pytest.raises(CheckpointError, match=f"the optimizer's '{key}' has shape"):
+        group.load_state_dict(state)
