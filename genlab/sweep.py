@@ -227,7 +227,7 @@ def _tell(hydra: HydraConf, objective: Any, record: Mapping[str, Any]) -> None:
     """One line about the job of this process, which has ended as ``record`` says."""
     records = [_read(path) for path in Path(hydra.sweep.dir).rglob(_RECORD)]
     seconds = record["wall_seconds"]
-    metrics = _read(Path(hydra.runtime.output_dir) / "summary.json").get("metrics", {})
+    metrics = RunFolder(Path(hydra.runtime.output_dir)).load_summary().get("metrics", {})
     done = [each.get("wall_seconds", seconds) for each in records if each.get("status") == OK] or [seconds]
     running = sum(each.get("status") == UNFINISHED for each in records)
     tally = Tally(len(records) - running, running, count_jobs(hydra), statistics.mean(done))

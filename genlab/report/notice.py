@@ -88,9 +88,10 @@ def _losses(run: Run) -> Iterator[tuple[list[Point], list[Point]]]:
             yield val, beside[-1] if beside else []
 
 
-def _mean_until(points: Sequence[Point], epoch: Point, previous: int) -> float | None:
-    """The mean of a training curve over the steps after ``previous`` up to those of ``epoch``."""
-    values = [point.value for point in points if previous < point.step <= epoch.step]
+def _of_epoch(train: Sequence[Point], end: Point, val: Sequence[Point]) -> float | None:
+    """The mean of a training curve over the epoch that ``end``, a point of validation, came after."""
+    steps = val[-1].step - val[-2].step
+    values = [point.value for point in train if end.step - steps < point.step <= end.step]
     return statistics.fmean(values) if values else None
 
 
@@ -149,8 +150,7 @@ def diverged(run: Run) -> str | None:
         values = [point.value for point in val]
         best = min(val, key=lambda point: point.value)
         rise = values[-1] - values[0]
-        at_best = _mean_until(train, best, previous=best.step - _epoch_steps(val))
-        at_end = _mean_until(train, val[-1], previous=val[-1].step - _epoch_steps(val))
+        at_best, at_end = (_of_epoch(train, point, val) for point in (best, val[-1]))
         with_it = at_best is not None and at_end is not None and at_end > at_best
         large = rise > max(_NOISES * jitter(values), 0.01 * abs(values[0]))
         if best is not val[-1] and large and with_it:
@@ -177,8 +177,7 @@ def overfitting(run: Run) -> str | None:
         if len(after) < 3 or not train:
             continue
         rise = statistics.fmean(values[-3:]) - best.value
-        at_best = _mean_until(train, best, previous=best.step - _epoch_steps(val))
-        at_end = _mean_until(train, val[-1], previous=val[-1].step - _epoch_steps(val))
+        at_best, at_end = (_of_epoch(train, point, val) for point in (best, val[-1]))
         falling = at_best is not None and at_end is not None and at_end < at_best
         if falling and rise > 0.05 * (values[0] - best.value) and rise > _NOISES * jitter(values):
             return (
@@ -188,10 +187,6 @@ def overfitting(run: Run) -> str | None:
                 "the loss. More images, a smaller model or callbacks=early_stopping help."
             )
     return "" if known else None
-
-
-def _epoch_steps(val: Sequence[Point]) -> int:
-    return val[-1].step - val[-2].step
 
 
 def still_improving(run: Run) -> str | None:
